@@ -1,0 +1,133 @@
+"""Image features, computed once and kept on disk: what is frozen need not be encoded twice.
+
+A frozen tower gives the same feature for the same picture, so a method that trains on features can read them from a
+file. The file's name is a hash of everything that the numbers depend on (weights, transform, tokenizer, precision,
+pictures, views), so features of another model or another data set can never be picked up. Files hold raw (not
+normalised) features.
+
+Rules: a file is whole or absent; a damaged one is computed again, with a warning; two processes that want the same
+features wait for each other and compute once; a full or read-only disk costs a warning, not the result.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vlmcourse.backbone.augment import crop_and_resize, draw_boxes
+from vlmcourse.files import atomic_write, lock, remove_leftovers
+from vlmcourse.paths import cache_dir
+
+FORMAT = 1  # raise it when the same settings give other numbers
+
+
+def image_features(
+    backbone,
+    split,
+    views: int = 1,
+    crop_scale: tuple[float, float] | None = None,
+    flip: bool = True,
+    seed: int = 0,
+    cache: bool = True,
+    normalise: bool = True,
+    batch_size: int = 256,
+) -> Tensor:
+    """Features of a split's images, on the backbone's device and in its precision, without gradients.
+
+    split: has `images` (uint8 (N, 3, H, W)), `fingerprint` and a length N. With views = 1 and no crop_scale: the test
+    view (resized, centre crop), shape (N, E). Otherwise random resized crops, shape (views, N, E): the area is drawn
+    from crop_scale (default 0.08 to 1), mirrored half of the time if `flip`, reproducible by `seed`. normalise:
+    L2-normalised (default), or raw. cache: False neither reads nor writes files.
+    """
+    if not isinstance(views, int) or views < 1:
+        raise ValueError(f"views={views!r}, expected an integer of at least 1")
+    settings = {"format": FORMAT, "backbone": backbone.fingerprint, "split": split.fingerprint, "view": "test"}
+    settings["device"] = backbone.device.type  # devices round differently; results must not depend on who came first
+    augmented = views > 1 or crop_scale is not None
+    if augmented:
+        scale = tuple(map(float, crop_scale or (0.08, 1.0)))
+        settings |= {"view": "crop", "views": views, "scale": scale, "flip": bool(flip), "seed": int(seed)}
+
+    @torch.no_grad()
+    def compute() -> Tensor:
+        if not augmented:
+            return backbone.encode_image(split.images, batch_size=batch_size, normalise=False).cpu()
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack(
+            [_one_view(backbone, split.images, generator, scale, flip, batch_size) for _ in range(views)]
+        )
+
+    features = _cached(settings, compute) if cache else compute()
+    features = features.to(backbone.device)
+    return F.normalize(features, dim=-1) if normalise else features
+
+
+def _one_view(backbone, images: Tensor, generator, scale, flip: bool, batch_size: int) -> Tensor:
+    """One random crop of every image, encoded: (N, E) on the CPU."""
+    boxes, flips = draw_boxes(len(images), generator, tuple(images.shape[-2:]), scale)
+    parts = []
+    for i in range(0, len(images), batch_size):
+        part = slice(i, i + batch_size)
+        pixels = images[part].to(backbone.device)
+        crops = crop_and_resize(pixels, boxes[part], flips[part] if flip else None, backbone.image_size)
+        parts.append(backbone.encode_image(backbone.normalise(crops), batch_size=batch_size, normalise=False).cpu())
+    return torch.cat(parts)
+
+
+def _cached(settings: dict, compute: Callable[[], Tensor]) -> Tensor:
+    """What `compute` returns, from the file that belongs to these settings if there is one."""
+    key = json.dumps(settings, sort_keys=True)
+    path = cache_dir() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    features = _read(path, key, complain=False)
+    if features is not None:  # files are whole or absent: reading needs no lock
+        return features
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path))
+        except OSError as error:
+            return _not_cached(path, error, compute())
+        features = _read(path, key)  # another process may have written it while this one waited
+        if features is None:
+            features = compute().contiguous()
+            try:
+                remove_leftovers(path)
+                content = save({"features": features}, metadata={"key": key, "sha256": _checksum(features)})
+                atomic_write(path, content)
+            except OSError as error:
+                return _not_cached(path, error, features)
+        return features
+
+
+def _not_cached(path: Path, error: OSError, features: Tensor) -> Tensor:
+    warnings.warn(f"features are not cached: {path} cannot be written ({error})", RuntimeWarning, stacklevel=4)
+    return features
+
+
+def _read(path: Path, key: str, complain: bool = True) -> Tensor | None:
+    """The features in a cache file; None if there is no file, or (with a warning, if `complain`) a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            features, facts = file.get_tensor("features"), file.metadata() or {}
+        if facts.get("key") != key or facts.get("sha256") != _checksum(features):
+            raise ValueError("its content does not match its checksum")
+        return features
+    except (OSError, ValueError, SafetensorError) as error:
+        if complain:
+            warnings.warn(
+                f"cached features are damaged and computed again: {path} ({error})", RuntimeWarning, stacklevel=4
+            )
+        return None
+
+
+def _checksum(features: Tensor) -> str:
+    return hashlib.sha256(features.reshape(-1).view(torch.uint8).numpy()).hexdigest()

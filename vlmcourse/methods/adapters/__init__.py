@@ -1,0 +1,1 @@
+"""Methods that adapt the features behind the frozen encoders."""

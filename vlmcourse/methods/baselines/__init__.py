@@ -1,0 +1,1 @@
+"""What adaptation is measured against: zero-shot classification and the linear probe."""
