@@ -11,6 +11,9 @@ CORES   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # many threads, and equal thread counts keep the stored outputs equal. A notebook takes about 1 GB, hence at most four.
 WORKERS ?= $(shell [ $(CORES) -lt 4 ] && echo $(CORES) || echo 4)
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# glibc gives large buffers back to the system at once and PyTorch asks for them again at every step: keep them instead.
+export MALLOC_MMAP_THRESHOLD_ := 1073741824
+export MALLOC_TRIM_THRESHOLD_ := 2147483648
 
 BIN      := $(VENV)/bin
 # The environment is rebuilt when one of these files or the folder of the checkout changes, and only then.

@@ -1,7 +1,7 @@
 """EmojiCLIP: the very small CLIP that ships with the course.
 
-A genuine `open_clip.CLIP`: a ViT over an 8 × 8 grid and a causal text transformer with a small BPE vocabulary. One thing
-is unusual: the ViT's patch embedding `conv1` is a frozen ImageNet stem (`stem.py`) with a norm and a 1 × 1 convolution.
+A genuine `open_clip.CLIP`: a ViT over an 8 × 8 grid and a causal text transformer with a small BPE vocabulary. One
+thing is unusual: the ViT's patch embedding `conv1` is an ImageNet stem (`stem.py`) with a norm and a 1 × 1 convolution.
 It lives in `data/emojiclip/`: `config.json`, `weights.safetensors` (fp16), `bpe.txt.gz`; checksums in the config.
 """
 
@@ -54,13 +54,15 @@ def load_emojiclip(device: torch.device | str = "cpu", dtype: torch.dtype = torc
     where = folder()
     try:
         config = json.loads((where / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        checksums = {name: config["sha256"][name] for name in ("weights.safetensors", "bpe.txt.gz")}
+        with torch.random.fork_rng(devices=[]):  # building draws numbers: leave the caller's stream alone
+            model = build_model({name: config[name] for name in ("vision", "text", "embed_dim")})
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(
-            f"{where / 'config.json'} cannot be read ({error}). Restore data/emojiclip (git checkout, or reinstall)."
+            f"{where / 'config.json'} cannot be read ({error!r}). Restore data/emojiclip (git checkout, or reinstall)."
         ) from error
-    for name, checksum in config["sha256"].items():
+    for name, checksum in checksums.items():
         verify(where / name, checksum)
-    model = build_model(config)
     weights = load_file(where / "weights.safetensors")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     return Backbone(model, build_tokenizer(where), EMBEDDED_NAME, device, dtype)

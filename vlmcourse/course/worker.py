@@ -96,6 +96,8 @@ def environment_for(workers):
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
         "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not take the core from the other worker
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",  # glibc: keep large buffers instead of giving them back and faulting
+        "MALLOC_TRIM_THRESHOLD_": "2147483648",  # them in again at every step, which can take half of the time
         **os.environ,
         "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel of the same name in the user's home is another Python
     }

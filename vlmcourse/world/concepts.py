@@ -83,7 +83,7 @@ def _load(path: Path) -> Concepts:
         raise DataError(f"{path} cannot be read ({error.strerror}). Restore it (git checkout -- data).") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error!r}). Restore it (git checkout -- data).") from error
-    if [c.id for c in items] != list(range(len(items))):
+    if not items or [c.id for c in items] != list(range(len(items))):
         raise DataError(
             f"{path} is damaged: its ids must be 0, 1, 2 … without gaps. Restore it (git checkout -- data)."
         )

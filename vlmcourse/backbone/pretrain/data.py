@@ -125,12 +125,11 @@ def make_block(stem, tokenizer, n: int, seed: int, pairs: float, settings: Scene
 
 @torch.inference_mode()
 def stem_features(stem, images: Tensor, batch: int = 64) -> Tensor:
-    """Stem output (N, 112, 8, 8) bf16 of images (N, 3, 64, 64) uint8; bf16 and channels last are 3 times faster."""
-    fast = copy.deepcopy(stem).to(torch.bfloat16, memory_format=torch.channels_last)
+    """Stem output (N, 112, 8, 8) bf16 of images (N, 3, 64, 64) uint8."""
+    fast = copy.deepcopy(stem).to(torch.bfloat16)
     out = torch.empty(len(images), CHANNELS, 8, 8, dtype=torch.bfloat16)
     for start in range(0, len(images), batch):
-        x = (images[start : start + batch].float() / 127.5 - 1).bfloat16()
-        out[start : start + batch] = fast(x.contiguous(memory_format=torch.channels_last))
+        out[start : start + batch] = fast((images[start : start + batch].float() / 127.5 - 1).bfloat16())
     return out
 
 

@@ -3,7 +3,7 @@
 For a batch of scenes with image features f (B, E), caption features t (B, E), and the names of all seen concepts with
 text features n (C, E) that carry no gradient:
 
-    loss = 0.5 · CLIP(f, t)  +  CE(s f nᵀ, concept)  +  0.5 · distillation(t; teacher)          (last one every 4th step)
+    loss = 0.5 · CLIP(f, t)  +  CE(s f nᵀ, concept)  +  0.5 · distillation(t; teacher)   (last one every 4th step)
 
 CLIP(f, t) is the symmetric InfoNCE of Radford et al. (arXiv 2103.00020) inside the batch, where pairs of equal concept
 are no negatives. Scenes of two objects have both concepts as target, half each. s is the learned logit scale.
@@ -168,18 +168,23 @@ def evaluate(learner: Learner, bank: Bank, features: Tensor, labels: Tensor) -> 
 
 
 def draw_batch(pool: Pool, recipe: Recipe, rng, short, long, step: int):
-    """Row numbers, concepts (B, 2) and caption tokens (B, l) of one batch. Every third step reads long captions."""
+    """Row numbers (B,), concepts (B, 2) and captions of one batch. Every third step reads long captions.
+
+    The captions come in two parts of tokens (b, l), so that the long ones of scenes do not pad the short ones; rows
+    with a part of their own come first.
+    """
+    own = np.arange(recipe.batch) < round(0.15 * recipe.batch)  # these read the caption of their scene …
     rows = rng.integers(len(pool), size=recipe.batch)
+    own |= pool.concepts[rows, 1] >= 0  # … and so do all scenes of two objects
+    order = np.argsort(~own, kind="stable")
+    rows, own = rows[order], int(own.sum())
     concepts = pool.concepts[rows]
-    own = (concepts[:, 1] >= 0) | (rng.random(recipe.batch) < 0.15)  # captions of the scene itself
+    scene = pool.captions[torch.from_numpy(rows[:own]), int(rng.integers(2))].long()
+    parts = [scene[:, : int(scene.argmax(1).max()) + 1]] if own else []
     table = long if step % 3 == 2 else short
-    tokens = table.draw(concepts[:, 0], rng)
-    scene = pool.captions[torch.from_numpy(rows[own]), int(rng.integers(2))].long()
-    length = max(tokens.shape[1], int(scene.argmax(1).max()) + 1 if len(scene) else 0)
-    tokens = F.pad(tokens, (0, length - tokens.shape[1]))
-    if len(scene):
-        tokens[torch.from_numpy(own)] = scene[:, :length]
-    return torch.from_numpy(rows), torch.from_numpy(concepts.astype(np.int64)), tokens
+    if own < len(rows):
+        parts.append(table.draw(concepts[own:, 0], rng))
+    return torch.from_numpy(rows), torch.from_numpy(concepts.astype(np.int64)), parts
 
 
 def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_stem) -> None:
@@ -239,7 +244,7 @@ def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_
         learner.drop.prob = recipe.patch_dropout if step < recipe.dropout_off * recipe.steps else 0.0
         if step % 8 == 0 or bank.features is None:
             bank.refresh(learner, rng)
-        rows, concepts, tokens = draw_batch(pool, recipe, rng, short, long, step)
+        rows, concepts, captions = draw_batch(pool, recipe, rng, short, long, step)
         with torch.autocast("cpu", torch.bfloat16):
             if is_late:
                 stem_output = learner.stem(pool.images[rows].float() / 127.5 - 1)
@@ -247,7 +252,8 @@ def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_
                 stem_output = pool.features[rows].float()
             if rng.random() < 0.5:
                 stem_output = stem_output.flip(-1)
-            image, text_features = learner.image(stem_output), learner.text(tokens)
+            image = learner.image(stem_output)
+            text_features = torch.cat([learner.text(tokens) for tokens in captions])
         scale = learner.clip.logit_scale.exp().clamp(max=100)
         contrast = clip_loss(image, text_features, scale, concepts)
         naming = F.cross_entropy(scale * image @ bank.features.T, bank.targets(concepts))

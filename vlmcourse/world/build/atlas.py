@@ -44,7 +44,7 @@ def source_record(source: str, packages: Path, mono: bool) -> dict:
     }
     if source == "openclipart":
         return common | {
-            "title": "Open Clip Art Library", "licence": "CC0-1.0", "author": "the Open Clip Art Library's contributors",
+            "title": "Open Clip Art Library", "licence": "CC0-1.0", "author": "contributors of the library",
             "url": "https://openclipart.org", "package": "openclipart-svg (Debian)", "version": "0.18+dfsg-19",
         }  # fmt: skip
     if source == "tuxpaint-stamps":
@@ -72,6 +72,6 @@ def write_attribution(folder: Path, sources: dict[str, dict]) -> None:
         text = (
             f"{record['title']}\nAuthor: {record['author']}\nLicence: {record['licence']} (SPDX)\n"
             f"Home: {record['url']}\nTaken from: {record['package']} {record['version']}\n"
-            "Changes: rendered, trimmed and scaled to 64 × 64 pixels, near-duplicates left out, packed into one WebP atlas.\n"
+            "Changes: rendered, trimmed, scaled to 64 × 64 pixels; near-duplicates left out; packed into an atlas.\n"
         )
         atomic_write(folder / part / "licences" / f"{name}.txt", text.encode())

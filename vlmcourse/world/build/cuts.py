@@ -41,7 +41,9 @@ def choose_novel(groups: dict[str, str], counts: dict[str, tuple[int, int]], see
 
 
 def _stratified(names: list[str], groups: dict[str, str], k: int, rng: np.random.Generator) -> set[str]:
-    """k names, spread over the groups in proportion to their size."""
+    """k names, spread over the groups in proportion to their size; all, if there are no more."""
+    if not names:
+        return set()
     order = np.argsort([f"{groups[n]}" for n in names], kind="stable")
     shuffled = []
     for group in sorted({groups[n] for n in names}):

@@ -64,11 +64,8 @@ def read_entries(path: Path) -> list[Entry]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             group, name, labels, icons = (part.strip() for part in line.split(";"))
-            entries.append(
-                Entry(
-                    group, name, tuple(x.strip() for x in labels.split(",")), tuple(x.strip() for x in icons.split(","))
-                )
-            )
+            words = [tuple(x.strip() for x in part.split(",") if x.strip()) for part in (labels, icons)]
+            entries.append(Entry(group, name, *words))
     return entries
 
 

@@ -35,18 +35,18 @@ EMOJI = (
     "openmoji fxemoji streamline-emojis"
 ).split()
 ICONS = (
-    "akar-icons ant-design basil bi bx bxs bytesize carbon charm ci cil clarity covid duo-icons ei el eos-icons ep eva "
-    "f7 fa fa-regular fa-solid fa6-regular fa6-solid fa7-regular fa7-solid famicons fe feather flat-color-icons flowbite "
-    "fluent fluent-color fluent-mdl2 fontisto foundation game-icons garden gg gis gravity-ui grommet-icons guidance "
-    "healthicons heroicons hugeicons humbleicons ic icon-park icon-park-outline icon-park-solid icon-park-twotone "
-    "iconamoon iconoir icons8 ion ix jam la lets-icons line-md lineicons lsicon lucide lucide-lab mage majesticons maki "
-    "map material-symbols mdi medical-icon meteocons meteor-icons mi mingcute mono-icons mynaui nimbus oi pajamas "
-    "pepicons-pop pepicons-print ph picon pixel pixelarticons prime proicons quill raphael ri simple-line-icons solar "
-    "stash streamline streamline-color streamline-cyber streamline-cyber-color streamline-flex streamline-flex-color "
-    "streamline-freehand streamline-freehand-color streamline-kameleon-color streamline-pixel streamline-plump "
-    "streamline-plump-color streamline-sharp streamline-sharp-color streamline-stickies-color streamline-ultimate "
-    "streamline-ultimate-color system-uicons tabler tdesign teenyicons temaki uil uim uis uit uiw vaadin whh wi wpf "
-    "zmdi zondicons"
+    "akar-icons ant-design basil bi bx bxs bytesize carbon charm ci cil clarity covid duo-icons ei el eos-icons ep "
+    "eva f7 fa fa-regular fa-solid fa6-regular fa6-solid fa7-regular fa7-solid famicons fe feather flat-color-icons "
+    "flowbite fluent fluent-color fluent-mdl2 fontisto foundation game-icons garden gg gis gravity-ui grommet-icons "
+    "guidance healthicons heroicons hugeicons humbleicons ic icon-park icon-park-outline icon-park-solid "
+    "icon-park-twotone iconamoon iconoir icons8 ion ix jam la lets-icons line-md lineicons lsicon lucide lucide-lab "
+    "mage majesticons maki map material-symbols mdi medical-icon meteocons meteor-icons mi mingcute mono-icons "
+    "mynaui nimbus oi pajamas pepicons-pop pepicons-print ph picon pixel pixelarticons prime proicons quill raphael "
+    "ri simple-line-icons solar stash streamline streamline-color streamline-cyber streamline-cyber-color "
+    "streamline-flex streamline-flex-color streamline-freehand streamline-freehand-color streamline-kameleon-color "
+    "streamline-pixel streamline-plump streamline-plump-color streamline-sharp streamline-sharp-color "
+    "streamline-stickies-color streamline-ultimate streamline-ultimate-color system-uicons tabler tdesign "
+    "teenyicons temaki uil uim uis uit uiw vaadin whh wi wpf zmdi zondicons"
 ).split()
 
 # Whole styles that pretraining never sees, from mild to severe; the value is the style's name in the robustness suite.
