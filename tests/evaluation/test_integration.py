@@ -33,6 +33,6 @@ def test_base_to_new_and_cross_task_with_coop(tmp_path):
     moved = run_one(Job(task="digits", protocol="cross_task", options={"targets": ["fashion_mnist"]}, **coop), tmp_path)
     assert moved.metrics["average"] == moved.metrics["fashion_mnist"]
     coop["hyper"] = {"csc": True, "epochs": 1, "n_ctx": 2}
-    with pytest.raises(ValueError, match="csc"):
+    with pytest.raises(ValueError, match="CSC"):
         run_one(Job(task="digits", protocol="base_to_new", **coop), tmp_path)
     assert len(load_records(tmp_path)) == 2

@@ -94,7 +94,7 @@ def test_playground_reacts_to_every_control(sprites, vit_backbone):
     box = play.playground(vit_backbone, sprites)
     seen = {bytes(box.picture.value)}
     for name, value in (
-        ("first", "dog"), ("second", "rocket"), ("background", "red"), ("style", "line_art"), ("severity", 5),
+        ("first", "dog"), ("second", "rocket"), ("background", "red"), ("style", "inverted"), ("severity", 5),
         ("seed", 4), ("names", "dog, rocket"), ("template", "an icon of a {}"),
     ):  # fmt: skip
         box.controls[name].value = value

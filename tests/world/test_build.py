@@ -296,7 +296,7 @@ def svg(body: str, size: int = 24) -> str:
 
 def test_render():
     pytest.importorskip("resvg_py", reason="drawings are rendered with resvg-py (pip install 'vlmcourse[pretrain]')")
-    cell = render(Icon("mdi", "x", "x", svg('<rect x="4" y="10" width="12" height="6" fill="red"/>'), mono=False))
+    cell = render(Icon("mdi", "x", "x", svg('<rect x="4" y="6" width="8" height="4" fill="red"/>', 16), mono=False))
     assert cell.shape == (64, 64, 4) and cell.dtype == np.uint8
     rows, columns = (np.flatnonzero((cell[..., 3] > 128).any(axis)) for axis in (1, 0))
     assert (columns[0], columns[-1]) == (2, 61)  # longest side 60, centred

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 
 from vlmcourse.checks.report import attempt, close, report
 
+TEMPLATES = ("{} and a rocket", "an icon of a {}", "not a {}, but something else", "a picture of a {}")
+
 
 def check_ensemble(function) -> bool:
     """function: raw text features (K, E) of one class, from K templates -> its weight (E,), of length 1."""
@@ -50,13 +52,12 @@ def check_choose_template(function, backbone, task) -> bool:
     """function: (backbone, task, templates) -> the template with the best zero-shot accuracy on task.val."""
     from vlmcourse.methods.baselines.zero_shot import ZeroShot
 
-    templates = ("{} and a rocket", "an icon of a {}", "not a {}, but something else", "a picture of a {}")
-    value, problem = attempt(function, backbone, task, templates)
+    value, problem = attempt(function, backbone, task, TEMPLATES)
     if problem:
         return report(False, "", problem)
-    if value not in templates:
+    if value not in TEMPLATES:
         return report(False, "", f"return one of the templates that were given, not {value!r}")
-    scores = {t: ZeroShot(backbone, templates=t).fit(task.val).score(task.val) for t in templates}
+    scores = {t: ZeroShot(backbone, templates=t).fit(task.val).score(task.val) for t in TEMPLATES}
     best = max(scores.values())
     hint = f"{value!r} is not the best of the four on task.val; score each with ZeroShot(backbone, templates=t)"
     praise = f"{value!r} was chosen on validation; the test images were not touched"

@@ -142,6 +142,16 @@ def taxonomy_map() -> Figure:
     return figure
 
 
+def legend_below(title: str, axis=None) -> None:
+    """Give the axis (default: the current one) a title, and put its legend below, where no bar can hide it."""
+    axis = axis or plt.gca()
+    handles, labels = axis.get_legend_handles_labels()
+    if axis.get_legend():
+        axis.get_legend().remove()
+    axis.figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    axis.set_title(title)
+
+
 def _box(colour: str) -> dict:
     return {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": colour, "linewidth": 1.5}
 

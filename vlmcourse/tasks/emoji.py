@@ -205,7 +205,8 @@ def build_task(name: str) -> Task:
     domains = {s: scene_split(*parts["test"], names, f"{name}/{s}", 3, s) for s in STYLE_SHIFTS}
     for style in VENDOR_STYLES:
         sources = [s for s, label in HELD_OUT_STYLES.items() if label == style and s in library.sources]
-        found = [(int(i), c) for c in concepts for i in library.select(cut="style", concept=c.id, source=sources)]
+        ids = library.select(cut="style", source=sources)
+        found = [(int(i), c) for c in concepts for i in ids[library.concept[ids] == c.id]]
         present = list(dict.fromkeys(c.name for _, c in found))
         if len(present) >= max(4, len(names) // 2):  # a domain with a few of the classes says little
             ids, labels = [i for i, _ in found] * 2, [present.index(c.name) for _, c in found] * 2

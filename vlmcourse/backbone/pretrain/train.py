@@ -217,7 +217,7 @@ def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_
             raise ValueError(f"{checkpoint} belongs to another recipe: {state['recipe']}; use another --work folder")
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
-        first, history = state["step"], state["history"]
+        first, history, bank.features = state["step"], state["history"], state.get("bank")
     else:
         text = [p for n, p in learner.clip.named_parameters() if not n.startswith("visual") and n != "logit_scale"]
         if rank == 0:  # the others wait, so it may use their cores
@@ -233,6 +233,7 @@ def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_
     started = saved = time.time()
     for step in range(first, total):
         rng = np.random.default_rng((recipe.seed, step, rank))
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # patch dropout: what a resumed run draws is the same
         is_late = step >= recipe.steps
         for p in late:
             p.requires_grad_(is_late)
@@ -279,7 +280,7 @@ def train(folder: Path, recipe: Recipe, rank: int, world: int, note, weights_of_
             note(" ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
         if rank == 0 and (time.time() - saved > 60 or step == total - 1):
             state = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                     "history": history, "recipe": asdict(recipe)}  # fmt: skip
+                     "history": history, "recipe": asdict(recipe), "bank": bank.features}  # fmt: skip
             atomic_write(checkpoint, lambda path, state=state: torch.save(state, path))
             saved = time.time()
     if world > 1:
