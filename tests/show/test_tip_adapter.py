@@ -52,18 +52,16 @@ def test_a_cache_has_the_logits_of_the_method(vit_backbone, cls):
 def test_all_figures_have_labels(cache):
     betas, alphas = np.linspace(0.1, 5, 6), np.linspace(0, 3, 4)
     accuracy = np.random.default_rng(0).random((6, 4))
-    results = {("zero-shot", "a", 0): [0.3], ("tip", "a", 1): [0.4, 0.5], ("tip", "a", 4): [0.6, 0.7]}
-    after = cache._replace(affinity=cache.affinity + 0.1)
+    after, keys = cache._replace(affinity=cache.affinity + 0.1), torch.ones(12, 8)
     for figure, axes in (
         (show.votes(cache, 0), 10),
         (show.votes(cache, 3, alpha=0.0, beta=1e4, classes=3), 10),
         (show.matrices(cache, [0, 4, 9]), 8),
         (show.weight_curves(cache, (0.5, 5, 50)), 2),
         (show.search_maps({"validation": accuracy, "test": 1 - accuracy}, betas, alphas, (0.1, 1.0)), 3),
-        (show.few_shot_panels(results, ["a"], [1, 4], {"a": "task A"}), 1),
         (show.affinity_matrix(cache), 4),
-        (show.key_motion(cache, after), 2),
-        (show.key_motion(cache, cache), 2),
+        (show.key_motion(cache, after, keys), 3),
+        (show.key_motion(cache, cache, keys), 3),
     ):
         assert isinstance(figure, Figure) and len(figure.axes) == axes
         figure.canvas.draw()
@@ -77,10 +75,13 @@ def test_the_true_class_is_always_among_the_bars(cache):
 
 
 def test_key_motion_shows_the_change(cache):
-    values = cache.values.argmax(1)
-    moved = cache.affinity + 0.5 * (values[None] == cache.labels[:, None])
-    shown = show.key_motion(cache, cache._replace(affinity=moved)).axes[0].images[0].get_array()
+    own = cache.values.argmax(1) == cache.labels[:, None]  # the nearer, the class's own keys; one class has no query
+    moved, keys = cache._replace(affinity=cache.affinity + 0.5 * own), torch.eye(12)
+    shown = show.key_motion(cache, moved, keys).axes[0].images[0].get_array()
     np.testing.assert_allclose(shown[:3], 0.5 * np.eye(4)[:3], atol=1e-6)
+    alike, change = show.loudness(cache, moved, keys)
+    torch.testing.assert_close(alike, torch.full((4,), 1 / 3))  # three orthogonal keys in each class
+    torch.testing.assert_close(change, torch.tensor([0.125, 0.125, 0.125, 0.0]))
 
 
 def test_the_explorer_follows_its_sliders(cache):

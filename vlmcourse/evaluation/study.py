@@ -1,8 +1,8 @@
 """`python -m vlmcourse.evaluation.study`: the baselines of the first part, measured; writes docs/results.md.
 
 Four tasks (a saturated one, a fine-grained one, novel concepts, a far domain), K = 1, 4, 16, three seeds for draw and
-initialisation; CoOp's base-to-new over five splits of the classes. CoOp runs with the learning rate of its paper, which validation images confirm
-(see its notebook). Records are kept and reused.
+initialisation; CoOp's base-to-new over five splits of the classes. CoOp runs with the learning rate of its paper, 4 context
+tokens and 50 epochs. Records are kept and reused.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from vlmcourse.evaluation.run import grid, run_jobs
 from vlmcourse.evaluation.tables import table
 from vlmcourse.files import atomic_write
 
-TASKS = ["travel", "office", "novel_things", "novel_world", "fashion_mnist"]
+TASKS = ["travel", "office", "novel_things", "fashion_mnist"]
 METHODS = ["zero_shot", "linear_probe", "coop", "tip_adapter", "tip_adapter_f"]
 SHOTS, SEEDS, SPLITS = [1, 4, 16], [1, 2, 3], [None, 1, 2, 3, 4]
 COOP = {"n_ctx": 4, "lr": 2e-3, "epochs": 50}

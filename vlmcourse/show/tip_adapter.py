@@ -15,10 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vlmcourse.methods.cache_model import cache_vote
-from vlmcourse.show.style import COLOURS, MARKERS
+from vlmcourse.show.figures import scatter_text
+from vlmcourse.show.style import COLOURS
 
 RIGHT, WRONG = COLOURS[2], COLOURS[1]
 
@@ -98,14 +100,14 @@ def votes(cache: Cache, i: int, alpha: float | None = None, beta: float | None =
 
 
 def matrices(cache: Cache, rows, alpha: float | None = None, beta: float | None = None) -> Figure:
-    """The formula as pictures for the images `rows`: A, exp(-beta (1 - A)), V, and their vote alpha exp(...) V."""
+    """The formula as pictures for the images `rows`: A, its weights, V, and the vote."""
     alpha, beta = cache.alpha if alpha is None else alpha, cache.beta if beta is None else beta
     rows = list(rows)
     a = cache.affinity[rows]
     parts = {
-        "A = f Kᵀ": (a, "cached image n", "query"),
+        "A = f · keysᵀ": (a, "cached image n", "query"),
         f"exp(−β(1−A)), β = {beta:.2g}": (torch.exp(-beta * (1 - a)), "cached image n", "query"),
-        "V": (cache.values, "class", "cached image n"),
+        "values": (cache.values, "class", "cached image n"),
         f"vote, α = {alpha:.2g}": (alpha * cache_vote(a, cache.values, beta), "class", "query"),
     }
     figure, axes = plt.subplots(1, 4, figsize=(9.6, 2.9), width_ratios=(1.5, 1.5, 0.8, 1))
@@ -113,6 +115,8 @@ def matrices(cache: Cache, rows, alpha: float | None = None, beta: float | None 
         shown = axis.imshow(matrix.numpy(), aspect="auto", cmap="viridis")
         axis.grid(False)
         axis.set(xlabel=xlabel, ylabel=ylabel)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_title(title, fontsize=9)
         figure.colorbar(shown, ax=axis, location="bottom", fraction=0.07)
     axes[3].plot(cache.labels[rows], range(len(rows)), "o", markersize=9, markerfacecolor="none", color=WRONG)
@@ -156,60 +160,52 @@ def search_maps(maps: dict[str, np.ndarray], betas, alphas, chosen: tuple[float,
     return figure
 
 
-def few_shot_panels(results: dict, tasks, shots, titles=None) -> Figure:
-    """Accuracy over shots, a panel per task. results: {(method, task, shots): [accuracy per seed]}; one with shots 0 is
-    a horizontal line. Bands are ± one standard deviation over the seeds."""
-    methods = list(dict.fromkeys(key[0] for key in results))
-    figure, axes = plt.subplots(1, len(tasks), figsize=(3.3 * len(tasks), 3.4), squeeze=False)
-    for axis, task in zip(axes[0], tasks, strict=True):
-        for i, name in enumerate(methods):
-            colour = COLOURS[i % len(COLOURS)]
-            if (name, task, 0) in results:
-                axis.axhline(100 * np.mean(results[name, task, 0]), color="#555555", linestyle="--", label=name)
-            at = [k for k in shots if (name, task, k) in results]
-            if at:
-                values = [100 * np.asarray(results[name, task, k]) for k in at]
-                mean, std = np.array([v.mean() for v in values]), np.array([v.std() for v in values])
-                axis.plot(at, mean, marker=MARKERS[i % len(MARKERS)], markersize=5, color=colour, label=name)
-                axis.fill_between(at, mean - std, mean + std, alpha=0.18, color=colour)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(shots, [str(k) for k in shots])
-        axis.set(xlabel="shots per class", title=(titles or {}).get(task, task))
-    axes[0, 0].set_ylabel("test accuracy (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
-    return figure
-
-
 def affinity_matrix(cache: Cache) -> Figure:
     """(queries, keys), both ordered by class, and beside it its mean over each block (C, C)."""
     key_labels = cache.values.argmax(1)
     rows, columns = cache.labels.argsort(stable=True), key_labels.argsort(stable=True)
-    queries = torch.nn.functional.one_hot(cache.labels, len(cache.names)).float()
-    block = _means(queries).T @ cache.affinity @ _means(cache.values)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     shown = left.imshow(
         cache.affinity[rows][:, columns].numpy(), aspect="auto", cmap="viridis", interpolation="antialiased"
     )
     left.set(xlabel="cached image, by class", ylabel="query, by class", title="every pair")
     figure.colorbar(shown, ax=left, label="affinity A")
-    _by_class(right, block, cache.names, "mean over each block", "affinity A", "viridis")
+    _by_class(right, _mean_affinity(cache), cache.names, "mean over each block", "affinity A", "viridis")
     return figure
 
 
-def key_motion(before: Cache, after: Cache) -> Figure:
-    """What training did to the keys, seen by the same queries: mean affinity of the queries of a class to the keys of a
-    class, after minus before (C, C)."""
-    queries = torch.nn.functional.one_hot(before.labels, len(before.names)).float()
-    change = _means(queries).T @ (after.affinity - before.affinity) @ _means(before.values)
-    figure, axis = plt.subplots(figsize=(5.4, 4.2))
+def key_motion(before: Cache, after: Cache, keys: Tensor) -> Figure:
+    """What training did to the keys, seen by the same queries; keys (N, E): as they were before. Left: mean affinity of
+    the queries of a class to the keys of a class, after minus before. Right: `loudness`, with names."""
+    change = _mean_affinity(after) - _mean_affinity(before)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     top = change.abs().max().item() or 1.0
-    _by_class(axis, change, before.names, "affinity after − before", "change of A", "RdBu_r", (-top, top))
+    _by_class(left, change, before.names, "affinity after − before", "change of A", "RdBu_r", (-top, top))
+    scatter_text(torch.stack(loudness(before, after, keys), dim=1), before.names, axis=right)
+    right.axhline(0, color="#555555", linewidth=0.8)
+    right.set(xlabel="mean affinity among the keys of a class, before", ylabel="mean change of A to its keys")
+    right.set_title("compact classes and diverse ones")
     return figure
+
+
+def loudness(before: Cache, after: Cache, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Per class (C,): mean affinity among its own keys before training, and the mean change of the affinity to its keys
+    over the queries (classes weigh equally)."""
+    members = _means(before.values)
+    keys = keys.detach().cpu()
+    own = (members.T @ keys @ keys.T @ members).diagonal()
+    return own, (_mean_affinity(after) - _mean_affinity(before)).mean(0)
 
 
 def _means(one_hot: Tensor) -> Tensor:
     """Columns that average over the members of a class; zeros for a class without any."""
     return one_hot / one_hot.sum(0).clamp(min=1)
+
+
+def _mean_affinity(cache: Cache) -> Tensor:
+    """(C, C), from the queries of a class to the keys of a class."""
+    queries = torch.nn.functional.one_hot(cache.labels, len(cache.names)).float()
+    return _means(queries).T @ cache.affinity @ _means(cache.values)
 
 
 def _by_class(axis, block, names, title: str, label: str, cmap: str, limits=(None, None)) -> None:
