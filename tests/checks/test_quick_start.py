@@ -20,7 +20,9 @@ def on_validation(backbone, task, templates):
 
 @pytest.fixture(scope="module")
 def task():
-    coarse = torch.rand(200, 3, 2, 2, generator=torch.Generator().manual_seed(3))  # colours that the features tell apart
+    coarse = torch.rand(
+        200, 3, 2, 2, generator=torch.Generator().manual_seed(3)
+    )  # colours that the features tell apart
     images = (F.interpolate(coarse, (32, 32)) * 255).to(torch.uint8)
     part = Split(images, torch.arange(200) % 4, ("cat", "dog", "rocket", "house"))
     return Task("tiny", "Tiny", part, part, part, "none")

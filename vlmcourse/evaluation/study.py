@@ -1,8 +1,8 @@
 """`python -m vlmcourse.evaluation.study`: the baselines of the first part, measured; writes docs/results.md.
 
 Four tasks (a saturated one, a fine-grained one, novel concepts, a far domain), K = 1, 4, 16, three seeds for draw and
-initialisation; CoOp's base-to-new over five splits of the classes. CoOp runs with the learning rate of its paper, 4 context
-tokens and 50 epochs. Records are kept and reused.
+initialisation; CoOp's base-to-new over five splits of the classes. CoOp runs with the learning rate of its paper, 4
+context tokens and 50 epochs. Records are kept and reused.
 """
 
 import argparse
