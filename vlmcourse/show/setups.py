@@ -54,7 +54,7 @@ def setups_figure(task: Task, classes: Sequence[int] = (0, 1, 2), per_class: int
         for i, axis in enumerate(line):
             known, title = given[i]
             image = images[order[i]] if title == "?" else images[i]
-            bare_image(axis, image if known else torch.full_like(image, 236), title if known else "")
+            bare_image(axis, image if known else torch.full_like(image, 236), _short(title) if known else "")
             axis.title.set_fontsize(7)
         line[0].set_ylabel(setup, rotation=0, ha="right", va="center", labelpad=8)
     return figure
@@ -103,7 +103,8 @@ def reliability_figure(predictions: Mapping[str, tuple[Tensor, Tensor]], bins: i
         axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence (highest probability)")
         axis.set_title(f"{name}\nECE {100 * calibration_error(confidence, correct, bins):.1f} %", fontsize=10)
     axes[0, 0].set_ylabel("fraction of 1")
-    axes[0, 0].legend(fontsize=7, loc="upper left")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, fontsize=8, ncols=len(handles[1]), loc="outside lower center")
     return figure
 
 

@@ -185,6 +185,7 @@ def key_motion(before: Cache, after: Cache, keys: Tensor) -> Figure:
     right.axhline(0, color="#555555", linewidth=0.8)
     right.set(xlabel="mean affinity among the keys of a class, before", ylabel="mean change of A to its keys")
     right.set_title("compact classes and diverse ones")
+    right.margins(x=0.2, y=0.1)
     return figure
 
 
