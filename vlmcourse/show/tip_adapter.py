@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vlmcourse.methods.cache_model import cache_vote
 from vlmcourse.show.figures import scatter_text
-from vlmcourse.show.style import COLOURS, MARKERS
+from vlmcourse.show.style import COLOURS
 
 RIGHT, WRONG = COLOURS[2], COLOURS[1]
 
@@ -246,27 +246,3 @@ def explorer(cache: Cache, val: Cache | None = None, alpha_max: float = 10.0, be
         slider.observe(update, names="value")
     update()
     return widgets.VBox([image, alpha, beta, text, picture])
-
-
-def few_shot_panels(results: dict[tuple[str, str, int], list[float]], tasks, shots) -> Figure:
-    """One panel per task: mean test accuracy in % over the images per class, with standard deviations over draws.
-
-    results: (method, task, shots) -> accuracies; shots 0 marks a method without labels, drawn as a horizontal line.
-    """
-    figure, axes = plt.subplots(1, len(tasks), figsize=(3.4 * len(tasks), 3.2), squeeze=False)
-    names = list(dict.fromkeys(name for name, _, _ in results))
-    for axis, task in zip(axes[0], tasks):
-        for i, name in enumerate(names):
-            colour = COLOURS[i % len(COLOURS)]
-            if (name, task, 0) in results:
-                axis.axhline(100 * np.mean(results[name, task, 0]), color=colour, linestyle="--", label=name)
-                continue
-            at = [k for k in shots if (name, task, k) in results]
-            if at:
-                mean, std = (100 * np.array([f(results[name, task, k]) for k in at]) for f in (np.mean, np.std))
-                axis.errorbar(at, mean, std, marker=MARKERS[i % len(MARKERS)], color=colour, capsize=2, label=name)
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(shots, [str(k) for k in shots])
-        axis.set(title=task, xlabel="images per class", ylabel="test top-1 in %")
-    axes[0][0].legend(fontsize=7)
-    return figure
