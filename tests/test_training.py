@@ -122,6 +122,11 @@ def test_extra_numbers_are_logged_and_on_epoch_is_called():
     assert set(history) == {"loss", "lr", "step"}
 
 
+def test_a_true_on_epoch_ends_training_within_the_schedule_of_all_epochs():
+    weight, history = run(epochs=5, on_epoch=lambda e, h: e == 2)
+    assert history["lr"] == [coop_lr(e, 5, 0.1) for e in range(3)]
+
+
 def test_zero_epochs_change_nothing():
     weight, history = run(epochs=0)
     assert history == {} and not weight.any()
@@ -149,3 +154,20 @@ def test_a_diverging_loss_stops_with_advice():
     weight = torch.ones(1, requires_grad=True)
     with pytest.raises(FloatingPointError, match="smaller lr"):
         fit([weight], lambda i, s: (weight * math.inf).sum(), 2, epochs=1, batch_size=2, lr=0.1)
+
+
+def test_repeats_use_each_gradient_several_times_and_hurry_the_schedule():
+    data = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    weight, history = run(n=6, batch_size=6, epochs=4, repeats=3, weight_decay=0.1)
+    mine = torch.zeros(3, requires_grad=True)
+    opt = torch.optim.SGD([mine], lr=1, momentum=0.9, weight_decay=0.1)
+    for epoch in range(4):
+        opt.param_groups[0]["lr"] = coop_lr(3 * epoch, 4, 0.1)
+        opt.zero_grad()
+        ((mine - data) ** 2).mean().backward()
+        for _ in range(3):
+            opt.step()
+    torch.testing.assert_close(weight, mine)
+    assert history["lr"] == [coop_lr(3 * e, 4, 0.1) for e in range(4)]
+    with pytest.raises(ValueError, match="repeats=0"):
+        run(repeats=0)

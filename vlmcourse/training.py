@@ -23,20 +23,24 @@ def coop_lr(epoch, epochs, lr, warmup_epochs=1, warmup_lr=1e-5):
 
 
 def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", momentum=0.9, weight_decay=5e-4, eps=1e-8,
-        warmup_epochs=1, warmup_lr=1e-5, schedule="coop", drop_last=True, clip_norm=None, seed=0, progress=False,
-        on_epoch=None):  # fmt: skip
+        warmup_epochs=1, warmup_lr=1e-5, schedule="coop", drop_last=True, clip_norm=None, repeats=1, seed=0,
+        progress=False, on_epoch=None):  # fmt: skip
     """Minimise `loss_fn(indices, step)` over shuffled batches of 0..n-1, changing `parameters` in place.
 
     parameters: leaf tensors, or groups {"params": [...], "lr_scale": 0.1}: a multiple of the scheduled rate.
     loss_fn: gets indices (b,) long on the CPU and the global step; returns a scalar or (scalar, {name: number}).
     drop_last: leave out the last incomplete batch, but only where n is at least one batch (as CoOp's loader does).
-    clip_norm: largest gradient norm. on_epoch(epoch, history): called after every epoch.
+    clip_norm: largest gradient norm. repeats: optimiser steps on each gradient, and advances of the coop schedule per
+    epoch (more than 1 in released trainers that register one optimiser under several names).
+    on_epoch(epoch, history): called after every epoch; True stops.
     Returns the history, per epoch: {"loss": mean over the steps, ...other logged means, "lr": rate of the last step}.
     ValueError for a bad argument, FloatingPointError where the loss is no longer finite.
     """
     if schedule not in SCHEDULES or optimizer not in OPTIMIZERS:
         raise ValueError(f"schedule={schedule!r} must be in {SCHEDULES} and optimizer={optimizer!r} in {OPTIMIZERS}")
-    for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("epochs", epochs, 0)):
+    whole = {"n": n, "batch_size": batch_size, "repeats": repeats, "epochs": epochs}
+    for name, value in whole.items():
+        least = int(name != "epochs")
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be a whole number >= {least}")
     if not 0 < lr < math.inf:
@@ -54,7 +58,7 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
         for indices in batches:
             cosine, coop = (
                 0.5 * lr * (1 + math.cos(math.pi * step / steps)),
-                coop_lr(epoch, epochs, lr, warmup_epochs, warmup_lr),
+                coop_lr(repeats * epoch, epochs, lr, warmup_epochs, warmup_lr),
             )
             now = {"coop": coop, "cosine_per_step": cosine, "constant": lr}[schedule]
             for group in opt.param_groups:
@@ -66,7 +70,8 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
                 loss.backward()
             if clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_([t for group in groups for t in group["params"]], clip_norm)
-            opt.step()
+            for _ in range(repeats):
+                opt.step()
             for name, value in {"loss": loss, **extra}.items():
                 sums[name] += (value.item() if isinstance(value, torch.Tensor) else value) / len(batches)
             if not math.isfinite(sums["loss"]):
@@ -74,6 +79,6 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
             step += 1
         for name, value in {**sums, "lr": now}.items():
             history[name].append(value)
-        if on_epoch is not None:
-            on_epoch(epoch, history)
+        if on_epoch is not None and on_epoch(epoch, history):
+            break
     return dict(history)

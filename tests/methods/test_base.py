@@ -8,20 +8,26 @@ import pytest
 import torch
 
 import vlmcourse.methods.base as base
-from vlmcourse.backbone.features import image_features
+from vlmcourse.backbone.features import POOLED, image_features
 from vlmcourse.methods import Method, MethodCard, get_method, list_methods, register
 from vlmcourse.tasks.base import Split
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIERS = [n for n, m in list_methods().items() if m.card.setup.startswith(("zero-shot", "few-shot supervised"))]
+AVERAGES_PROBABILITIES = {"vpt"}  # over prompts: then the logit of a class depends on which others compete
 CARD = MethodCard("toy", "t", "v", 2000, "https://x", "baseline", "none", "nothing", "i")
 
 
 def quick(name, backbone, **arguments):
-    """A method with one epoch of training, if it has epochs at all."""
+    """A method with two epochs of training, if it has epochs at all; skips where it needs a ViT and says so."""
     cls = get_method(name)
     takes_epochs = any("epochs" in inspect.signature(c.__init__).parameters for c in cls.__mro__[:-1])
-    return cls(backbone, **({"epochs": 1} if takes_epochs else {}), **arguments)
+    try:
+        return cls(backbone, **({"epochs": 2} if takes_epochs else {}), **arguments)
+    except ValueError as error:
+        if "needs a ViT" in str(error) and not backbone.is_vit:
+            pytest.skip(str(error))
+        raise
 
 
 @pytest.fixture
@@ -99,7 +105,8 @@ def test_every_classifier_keeps_the_contract(tower, train, val, test_split, name
     torch.testing.assert_close(method.probabilities(test_split).sum(-1), torch.ones(len(test_split)))
     accuracy = (logits.argmax(-1) == test_split.labels).double().mean().item()
     assert method.score(test_split) == accuracy
-    for x in (test_split.images, image_features(tower, test_split), 7 * image_features(tower, test_split)):
+    pooled = image_features(tower, test_split)
+    for x in (test_split.images, *((pooled, 7 * pooled) if method.encoder is POOLED else ())):
         torch.testing.assert_close(method.logits(x), logits, atol=1e-4, rtol=1e-4)
     assert method.n_learned == sum(t.numel() for t in method.learned_parameters().values())
     assert not any(t.requires_grad for t in method.learned_parameters().values())
@@ -116,9 +123,10 @@ def test_a_split_with_some_of_the_classes_lets_only_those_compete(vit_backbone, 
     logits = method.logits(part)[:, [2, 0]]
     assert method.score(part) == (logits.argmax(-1) == part.labels).double().mean().item()
     restricted = method.for_classes(part.class_names)
-    torch.testing.assert_close(restricted.logits(part), logits, atol=1e-4, rtol=1e-4)
     once_more = restricted.for_classes(part.class_names[::-1]).for_classes(part.class_names)
-    torch.testing.assert_close(once_more.logits(part), logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(once_more.logits(part), restricted.logits(part), atol=1e-4, rtol=1e-4)
+    if name not in AVERAGES_PROBABILITIES:
+        torch.testing.assert_close(restricted.logits(part), logits, atol=1e-4, rtol=1e-4)
     assert method.logits(part).shape[1] == 4
 
 

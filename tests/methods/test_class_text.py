@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vlmcourse.methods.class_text import check_templates, class_features
+from vlmcourse.methods.class_text import check_templates, class_features, template_features
 
 NAMES = ("cat", "red_fox", "hot air balloon")
 
@@ -23,6 +23,12 @@ def test_several_templates_are_the_normalised_mean_of_normalised_features(vit_ba
     torch.testing.assert_close(class_features(vit_backbone, NAMES, templates), torch.stack(expected), atol=1e-6, rtol=0)
     repeated = class_features(vit_backbone, NAMES, templates * 2)
     torch.testing.assert_close(repeated, torch.stack(expected), atol=1e-6, rtol=0)
+
+
+def test_template_features_are_one_row_per_class_and_template(vit_backbone):
+    rows = template_features(vit_backbone, NAMES, ("a photo of a {}.", "an icon of a {}."))
+    assert rows.shape == (3, 2, vit_backbone.embed_dim)
+    torch.testing.assert_close(rows[1, 1], vit_backbone.encode_text(["an icon of a red fox."])[0])
 
 
 def test_braces_in_a_name_are_text(vit_backbone):

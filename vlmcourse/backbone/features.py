@@ -5,10 +5,14 @@ file. The file's name is a hash of everything that the numbers depend on (weight
 pictures, views), so features of another model or another data set can never be picked up. Files hold raw (not
 normalised) features.
 
+What is kept is the pooled feature of an image, or, as an `Encoder` says, something else that the frozen tower makes of
+it: `local(path)` the joint-space features of its P positions, methods may define others.
+
 Rules: a file is whole or absent; a damaged one is computed again, with a warning; two processes that want the same
 features wait for each other and compute once; a full or read-only disk costs a warning, not the result.
 """
 
+import dataclasses
 import hashlib
 import json
 import warnings
@@ -27,6 +31,41 @@ from vlmcourse.files import atomic_write, lock, remove_leftovers
 from vlmcourse.paths import cache_dir
 
 FORMAT = 1  # raise it when the same settings give other numbers
+LARGEST = 2**28  # bytes of one cache file; what is larger is computed each time
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """What is computed once for each image. Equal names must mean equal numbers: the name is part of the cache's key.
+
+    function: (backbone, images, batch_size) -> (n, ...), raw. ndim: of the result. unit: whether its last axis holds
+    directions, to be L2-normalised before use.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    ndim: int = 2
+    unit: bool = True
+
+    def __call__(self, backbone, images, batch_size: int = 256) -> Tensor:
+        return self.function(backbone, images, batch_size)
+
+
+def _pooled(backbone, images, batch_size: int) -> Tensor:
+    return backbone.encode_image(images, batch_size=batch_size, normalise=False)
+
+
+POOLED = Encoder("pooled", _pooled)  # (n, E)
+
+
+def local(path: str, with_pooled: bool = False) -> Encoder:
+    """Features of all positions, (n, P, E), row by row; path: see `dense_features`. with_pooled: the pooled one too."""
+
+    def encode(backbone, images, batch_size: int) -> Tensor:
+        dense = backbone.dense_features(images, path, batch_size, normalise=False).flatten(2).transpose(1, 2)
+        return torch.cat([_pooled(backbone, images, batch_size)[:, None], dense], dim=1) if with_pooled else dense
+
+    return Encoder("pooled+" * with_pooled + f"local:{path}", encode, ndim=3)
 
 
 def image_features(
@@ -39,18 +78,22 @@ def image_features(
     cache: bool = True,
     normalise: bool = True,
     batch_size: int = 256,
+    encoder: Encoder = POOLED,
 ) -> Tensor:
     """Features of a split's images, on the backbone's device and in its precision, without gradients.
 
     split: has `images` (uint8 (N, 3, H, W)), `fingerprint` and a length N. With views = 1 and no crop_scale: the test
     view (resized, centre crop), shape (N, E). Otherwise random resized crops, shape (views, N, E): the area is drawn
     from crop_scale (default 0.08 to 1), mirrored half of the time if `flip`, reproducible by `seed`. normalise:
-    L2-normalised (default), or raw. cache: False neither reads nor writes files.
+    L2-normalised (default), or raw. cache: False neither reads nor writes files. encoder: POOLED, or another with
+    shape (N, ...) in place of (N, E).
     """
     if not isinstance(views, int) or views < 1:
         raise ValueError(f"views={views!r}, expected an integer of at least 1")
     settings = {"format": FORMAT, "backbone": backbone.fingerprint, "split": split.fingerprint, "view": "test"}
     settings["device"] = backbone.device.type  # devices round differently; results must not depend on who came first
+    if encoder.name != POOLED.name:
+        settings["encoder"] = encoder.name
     augmented = views > 1 or crop_scale is not None
     if augmented:
         scale = tuple(map(float, crop_scale or (0.08, 1.0)))
@@ -59,10 +102,10 @@ def image_features(
     @torch.no_grad()
     def compute() -> Tensor:
         if not augmented:
-            return backbone.encode_image(split.images, batch_size=batch_size, normalise=False).cpu()
+            return encoder(backbone, split.images, batch_size).cpu()
         generator = torch.Generator().manual_seed(seed)
         return torch.stack(
-            [_one_view(backbone, split.images, generator, scale, flip, batch_size) for _ in range(views)]
+            [_one_view(backbone, encoder, split.images, generator, scale, flip, batch_size) for _ in range(views)]
         )
 
     features = _cached(settings, compute) if cache else compute()
@@ -70,15 +113,15 @@ def image_features(
     return F.normalize(features, dim=-1) if normalise else features
 
 
-def _one_view(backbone, images: Tensor, generator, scale, flip: bool, batch_size: int) -> Tensor:
-    """One random crop of every image, encoded: (N, E) on the CPU."""
+def _one_view(backbone, encoder: Encoder, images: Tensor, generator, scale, flip: bool, batch_size: int) -> Tensor:
+    """One random crop of every image, encoded: (N, ...) on the CPU."""
     boxes, flips = draw_boxes(len(images), generator, tuple(images.shape[-2:]), scale)
     parts = []
     for i in range(0, len(images), batch_size):
         part = slice(i, i + batch_size)
         pixels = images[part].to(backbone.device)
         crops = crop_and_resize(pixels, boxes[part], flips[part] if flip else None, backbone.image_size)
-        parts.append(backbone.encode_image(backbone.normalise(crops), batch_size=batch_size, normalise=False).cpu())
+        parts.append(encoder(backbone, backbone.normalise(crops), batch_size).cpu())
     return torch.cat(parts)
 
 
@@ -97,6 +140,8 @@ def _cached(settings: dict, compute: Callable[[], Tensor]) -> Tensor:
         features = _read(path, key)  # another process may have written it while this one waited
         if features is None:
             features = compute().contiguous()
+            if features.nbytes > LARGEST:
+                return features
             try:
                 remove_leftovers(path)
                 content = save({"features": features}, metadata={"key": key, "sha256": _checksum(features)})

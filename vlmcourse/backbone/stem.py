@@ -42,8 +42,8 @@ class Bottleneck(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)  # in place: memory traffic is the cost
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.residual else y
 
 
@@ -64,7 +64,7 @@ class EfficientNetStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         x = x.contiguous(memory_format=torch.channels_last)  # 1.5 times faster on CPU, 3 times in bfloat16
-        return self.blocks(F.relu6(self.stem(x)))
+        return self.blocks(F.relu6(self.stem(x), inplace=True))
 
 
 def fold_batch_norm(weight: Tensor, norm: dict[str, Tensor], eps: float = 1e-3) -> tuple[Tensor, Tensor]:

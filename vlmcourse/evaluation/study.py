@@ -2,7 +2,7 @@
 
 Four tasks (a saturated one, a fine-grained one, novel concepts, a far domain), K = 1, 4, 16, three seeds for draw and
 initialisation; CoOp's base-to-new over five splits of the classes. CoOp runs with the learning rate of its paper, 4
-context tokens and 50 epochs. Records are kept and reused.
+context tokens and 50 epochs, Tip-Adapter with the grid of its notebook. Records are kept and reused.
 """
 
 import argparse
@@ -17,6 +17,9 @@ TASKS = ["travel", "office", "novel_things", "fashion_mnist"]
 METHODS = ["zero_shot", "linear_probe", "coop", "tip_adapter", "tip_adapter_f"]
 SHOTS, SEEDS, SPLITS = [1, 4, 16], [1, 2, 3], [None, 1, 2, 3, 4]
 COOP = {"n_ctx": 4, "lr": 2e-3, "epochs": 50}
+TIP = {"augment_epochs": 0, "search_scale": (20.0, 50.0), "search_step": (50, 25), "search_zero": True}  # notebook 24
+TIP_F = TIP | {"views": 1, "alpha": 20.0}
+HYPER = {"coop": COOP, "tip_adapter": TIP, "tip_adapter_f": TIP_F}
 
 
 def markdown(rows: list[dict]) -> str:
@@ -28,7 +31,7 @@ def markdown(rows: list[dict]) -> str:
 
 def few_shot(folder: Path, workers: int) -> dict[str, list[Record]]:
     """Records of all methods by task."""
-    jobs = grid(method=METHODS, task=TASKS, shots=SHOTS, seed=SEEDS, hyper={"coop": COOP})
+    jobs = grid(method=METHODS, task=TASKS, shots=SHOTS, seed=SEEDS, hyper=HYPER)
     records = run_jobs(jobs, folder, workers, progress=True).records
     return {task: [r for r in records if r.task == task] for task in TASKS}
 
@@ -52,7 +55,8 @@ def report(folder: Path, workers: int) -> str:
         "# Results: baselines, CoOp, Tip-Adapter on EmojiCLIP version 1\n\n"
         "Written by `python -m vlmcourse.evaluation.study`. Top-1 in %, mean ± standard deviation (ddof 0) over three "
         "seeds of draw and initialisation; all choices made on validation images. CoOp: "
-        + ", ".join(f"{k} = {v}" for k, v in COOP.items()) + "; Tip-Adapter: defaults."
+        + ", ".join(f"{k} = {v}" for k, v in COOP.items()) + "; Tip-Adapter: "
+        + ", ".join(f"{k} = {v}" for k, v in TIP.items()) + "; Tip-Adapter-F: the same, with alpha = 20 in training."
     ]  # fmt: skip
     for task, records in few_shot(folder, workers).items():
         parts.append(f"## {task}\n\n" + markdown(table(records)))

@@ -2,7 +2,8 @@
 
 A method is a class with a `card`, keyword arguments (the paper's names and defaults), and two functions to write:
     _fit(train, val)          learn or compute what it needs; class names and templates are already in self
-    _logits(features) (B, C)  from L2-normalised image features (B, E); a method that needs pixels overrides `inputs`
+    _logits(features) (B, C)  from L2-normalised image features (B, E)
+A method that needs something else of an image than its pooled feature sets `encoder` (see backbone/features.py).
 The registry is filled by importing every module below vlmcourse/methods when asked: a new method is a new file.
 """
 
@@ -16,7 +17,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from vlmcourse.backbone.features import image_features
+from vlmcourse.backbone.features import LARGEST, POOLED, image_features
 from vlmcourse.tasks.base import Split
 
 
@@ -81,6 +82,7 @@ class Method:
     """Base of all methods. `history` has one list per logged number (empty for training-free methods)."""
 
     card: ClassVar[MethodCard]
+    encoder = POOLED
 
     def __init__(self, backbone, *, seed=0, progress=False):
         self.backbone, self.seed, self.progress = backbone, seed, progress
@@ -113,24 +115,33 @@ class Method:
     def inputs(self, x):
         """(B, E) features, L2-normalised, at least float32.
 
-        x: a Split (its test view, cached), images as encode_image takes them, or features (B, E).
+        x: a Split (its test view, cached), images as encode_image takes them, or features (B, E). A method with another
+        `encoder` has what that computes in place of features.
         """
+        encoder, width = self.encoder, self.backbone.embed_dim
         if isinstance(x, Split):
-            x = image_features(self.backbone, x)
-        elif not (isinstance(x, torch.Tensor) and x.ndim == 2):
-            x = self.backbone.encode_image(x)
-        if not x.is_floating_point() or x.shape[-1] != self.backbone.embed_dim:
-            raise ValueError(
-                f"x={tuple(x.shape)} {x.dtype} must be a Split, images or features (B, {self.backbone.embed_dim})"
-            )
-        return F.normalize(full_precision(x).to(self.backbone.device), dim=-1)
+            x = image_features(self.backbone, x, encoder=encoder, normalise=False)
+        elif not (isinstance(x, torch.Tensor) and x.ndim == encoder.ndim and (x.ndim < 3 or x.is_floating_point())):
+            x = encoder(self.backbone, x)  # an image may have three axes, and then it holds whole numbers
+        if encoder.unit and (x.shape[-1] != width or not x.is_floating_point()):
+            shape = ", ".join(["B", "P"][: encoder.ndim - 1] + [str(width)])
+            raise ValueError(f"x={tuple(x.shape)} {x.dtype} must be a Split, images or features ({shape})")
+        x = full_precision(x).to(self.backbone.device)
+        return F.normalize(x, dim=-1) if encoder.unit else x
 
     @torch.no_grad()
     def logits(self, x):
         """(B, C) float32 scores before the softmax. x: a Split, images, or features (B, E). RuntimeError before fit."""
         self._require_fit()
-        logits = self._logits(self.inputs(x)).float()
+        logits = torch.cat([self._logits(self.inputs(part)).float() for part in self._parts(x)])
         return logits if self._columns is None else logits[:, self._columns]
+
+    def _parts(self, x):
+        """[x]; where what the encoder makes of a split would be too large to keep, its images in parts."""
+        if isinstance(x, Split) and self.encoder.ndim > 2:
+            size = max(1, LARGEST // self.encoder(self.backbone, x.images[:1]).nbytes)
+            return [x] if size >= len(x) else x.images.split(size)
+        return [x]
 
     def probabilities(self, x):
         """(B, C) softmax of the logits."""

@@ -12,6 +12,8 @@ features (..., C, E):
 Prompts are cut behind the longest one: the text tower is causal, so nothing after an end token can reach it.
 """
 
+import copy
+
 import torch
 
 from vlmcourse.methods.base import full_precision
@@ -55,6 +57,12 @@ class ClassPrompts:
             self.embeddings = backbone.token_embedding(ids)  # (C, l, D)
         self.slots = torch.tensor(slots, dtype=torch.long, device=backbone.device).reshape(len(names), n_ctx)  # (C, M)
         self.eot = torch.tensor([len(row) - 1 for row in rows], device=backbone.device)  # (C,)
+
+    def select(self, classes):
+        """The prompts of some classes only: classes (n,) long, in any order."""
+        few = copy.copy(self)
+        few.embeddings, few.slots, few.eot = self.embeddings[classes], self.slots[classes], self.eot[classes]
+        return few
 
     def insert(self, ctx):
         """(..., C, l, D): context (..., K, M, D) written into the slots, differentiable."""

@@ -92,6 +92,7 @@ def test_the_recipe_is_the_papers(vit_backbone, train, monkeypatch):
 
     monkeypatch.setattr("vlmcourse.training.fit", spy)
     CoOp(vit_backbone, seed=3).fit(train)
+    assert seen.pop("on_epoch")(0, {}) is None  # CoOp itself never stops early
     assert seen.pop("shape") == (16, vit_backbone.text_width) and seen.pop("std") == pytest.approx(0.02, rel=0.1)
     assert seen == {
         "n": 16, "epochs": 100, "seed": 3, "progress": False,

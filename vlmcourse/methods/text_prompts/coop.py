@@ -85,16 +85,21 @@ class CoOp(Method):
     def _fit(self, train, val):
         self.prompts = self._prompts(self.class_names)
         self.ctx = self._initial_context().requires_grad_()
-        features = TrainingFeatures(self.backbone, train, views=self.views, crop_scale=self.crop_scale, seed=self.seed)
+        options = {"views": self.views, "crop_scale": self.crop_scale, "seed": self.seed, "encoder": self.encoder}
+        features = TrainingFeatures(self.backbone, train, **options)
 
         def loss(indices, step):
             return self._loss(features(indices), features.labels[indices])
 
         epochs = epochs_for(train) if self.epochs is None else self.epochs
         self.history = training.fit(
-            self._parameters(), loss, len(train), epochs=epochs, seed=self.seed, progress=self.progress, **self.recipe
-        )
+            self._parameters(), loss, len(train), epochs=epochs, seed=self.seed, progress=self.progress,
+            on_epoch=self._after_epoch, **self.recipe,
+        )  # fmt: skip
         self._freeze()
+
+    def _after_epoch(self, epoch, history):
+        """Called after every epoch, for a descendant that watches its training; True ends it."""
 
     def _parameters(self):
         """What training.fit changes; a descendant of CoOp adds its own."""
