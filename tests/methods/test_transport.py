@@ -19,14 +19,14 @@ def plain_sinkhorn(cost, eps, iterations, u=None, v=None, tolerance=None):
     P, N = cost.shape
     u = np.full(P, 1 / P) if u is None else u
     v = np.full(N, 1 / N) if v is None else v
-    kernel, r, c = np.exp(-cost / eps), np.ones(P), np.ones(N)
-    for _ in range(iterations):
-        before = r
+    kernel, r, c, rounds = np.exp(-cost / eps), np.ones(P), np.ones(N), 0
+    while rounds < iterations:
+        before, rounds = r, rounds + 1
         r = u / (kernel @ c)
         c = v / (kernel.T @ r)
         if tolerance is not None and np.abs(r - before).mean() < tolerance:
             break
-    return r[:, None] * kernel * c[None], i + 1
+    return r[:, None] * kernel * c[None], rounds
 
 
 def exact_cost(cost, u, v):
