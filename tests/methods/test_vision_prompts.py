@@ -87,8 +87,10 @@ def test_half_precision_keeps_full_precision_prompts_and_features(vit_backbone, 
     half = vit_backbone.to(dtype=torch.bfloat16)
     prompts = normal_prompts(half, 2, seed=0)
     assert prompts.dtype == torch.float32
-    features = encode_prompted(half, image_tokens(half, images), prompts)
+    tokens = image_tokens(half, images)
+    features = encode_prompted(half, tokens, prompts)
     assert features.dtype == torch.float32
+    assert torch.equal(encode_prompted(half, tokens.float(), prompts), features)
     full = encode_prompted(vit_backbone, image_tokens(vit_backbone, images), prompts)
     torch.testing.assert_close(features, full, atol=0.1, rtol=0)
 

@@ -223,6 +223,14 @@ def test_the_recipe_is_the_papers(resnet_backbone, splits, monkeypatch):
     assert (method.eps, method.inner["max_iter"], method.inner["tolerance"]) == (0.1, 100, 1e-2)
 
 
+def test_half_precision(tower, train, test_split):
+    half = tower.to(dtype=torch.bfloat16)
+    method = small(half, pooled_term=True).fit(train)
+    assert method.ctx.dtype == torch.float32 and method.logits(test_split).dtype == torch.float32
+    plans, _ = method.transport(test_split)
+    torch.testing.assert_close(plans.sum(-2), torch.full_like(plans[:, :, 0], 1 / 3))
+
+
 def test_seeds(vit_backbone, train, test_split):
     one, same, other = (small(vit_backbone, seed=s).fit(train).logits(test_split) for s in (1, 1, 2))
     assert torch.equal(one, same) and (one - other).abs().max() > 1e-4

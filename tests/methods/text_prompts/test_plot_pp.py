@@ -105,6 +105,13 @@ def test_inputs_batches_seeds_and_other_classes(vit_backbone, train, test_split)
     torch.testing.assert_close(plans.sum(-2), torch.full((2, 4, 2), 1 / 2))
 
 
+def test_half_precision(vit_backbone, train, test_split):
+    half = vit_backbone.to(dtype=torch.bfloat16)
+    method = small(half, epochs=1).fit(train)
+    assert method.ctx.dtype == method.ctx_vision.dtype == torch.float32
+    assert method.logits(test_split).dtype == torch.float32
+
+
 def test_noise_as_the_start_of_the_text(vit_backbone, train):
     method = small(vit_backbone, ctx_init=None, n_ctx=5, epochs=0).fit(train)
     assert method.ctx.shape == (2, 5, 32) and method.ctx.std().item() == pytest.approx(0.02, rel=0.2)

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 
 from vlmcourse.backbone.features import POOLED, local
-from vlmcourse.methods.augment import TrainingFeatures
 from vlmcourse.methods.base import MethodCard, register
 from vlmcourse.methods.context import nearest_words, random_context, words_context
 from vlmcourse.methods.text_prompts.coop import CoOp
@@ -34,10 +33,9 @@ TEST_BATCH = 100
 @register
 class PLOT(CoOp):
     """n_prompts: N. ctx_init: starts in words in place of noise, the first N of a list; equally many tokens each, which
-    are M. path: where local features come from, see Backbone.dense_features; "global" takes the pooled
-    feature alone, P = 1. eps, max_iter, tolerance, stop: of
-    `transport.sinkhorn`. pooled_term: see above. Other arguments are CoOp's; csc and class_token_position, which fail
-    in the official code, work."""
+    are M. path: where local features come from, see Backbone.dense_features; "global" takes the pooled feature alone,
+    P = 1. eps, max_iter, tolerance, stop: of `transport.sinkhorn`. pooled_term: see above. Other arguments are CoOp's;
+    csc and class_token_position, which fail in the official code, work."""
 
     card = MethodCard(
         name="plot",
@@ -104,10 +102,6 @@ class PLOT(CoOp):
             return self.start.clone()
         shape = (self.n_prompts, len(self.class_names)) if self.csc else (self.n_prompts,)
         return random_context(self.backbone, *shape, self.n_ctx, seed=self.seed, std=self.init_std)
-
-    def _training_features(self, train):
-        options = {"views": self.views, "crop_scale": self.crop_scale, "seed": self.seed, "encoder": self.encoder}
-        return TrainingFeatures(self.backbone, train, **options)
 
     def text_features(self):
         """(N, C, E) of the present contexts, not L2-normalised: the pooled term averages first. Differentiable."""

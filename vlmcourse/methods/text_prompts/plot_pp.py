@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from vlmcourse import training
+from vlmcourse.methods.augment import TrainingFeatures
 from vlmcourse.methods.base import MethodCard, register
 from vlmcourse.methods.text_prompts.coop import epochs_for
 from vlmcourse.methods.text_prompts.plot import PLOT, TEST_BATCH
@@ -30,9 +31,9 @@ STAGES = {"vision": True, "joint": False}  # whether the pooled term is added (T
 
 @register
 class PLOTPlusPlus(PLOT):
-    """n_vision_prompts: V. n_ctx_vision: M_v. ctx_init: phrases, the first N are used, or None for noise (n_ctx
-    tokens). stages: both
-    in turn, or one of them. vision_epochs: of stage 1 (None: as many as stage 2). Other arguments are PLOT's."""
+    """n_vision_prompts: V. n_ctx_vision: M_v. ctx_init: phrases, the first N are used, or None: noise (n_ctx tokens).
+    stages: both in turn, or one of them. vision_epochs: of stage 1 (None: as many as stage 2). Other arguments are
+    PLOT's."""
 
     card = MethodCard(
         name="plot_pp",
@@ -81,7 +82,8 @@ class PLOTPlusPlus(PLOT):
         self.prompts, self.ctx = self._prompts(self.class_names), self._initial_context()
         shape = (self.n_vision_prompts, self.n_ctx_vision)
         self.ctx_vision = normal_prompts(self.backbone, *shape, seed=self.seed + 1, std=self.init_std).requires_grad_()
-        features = self._training_features(train)
+        options = {"views": self.views, "crop_scale": self.crop_scale, "seed": self.seed, "encoder": self.encoder}
+        features = TrainingFeatures(self.backbone, train, **options)
         epochs = epochs_for(train) if self.epochs is None else self.epochs
         for stage in self.stages:
             self.pooled_term = STAGES[stage]
