@@ -4,7 +4,7 @@ arXiv 2303.13283.
     w_c     = normalise(Text([v_1 ... v_M, name_c .]))     (C, E), v (M, D) learned, as in CoOp
     g_c     = normalise(Text(hand prompt of name_c))       (C, E), frozen, computed once: the "general knowledge"
     L_kg    = 1 - mean_c <w_c, g_c>                        distance "cosine", as the official code has it
-            = mean_c |w_c - g_c|^2                         distance "squared", as the paper writes it: twice the above
+            = mean_c |w_c - g_c|^2                         distance "squared", as the paper is quoted: twice the above
     loss    = CE(s f W^T, y) + weight L_kg                 weight: lambda of the paper, W of the code, 8
 
 So weight = 8 of the code is lambda = 4 in the paper's formula. Without cross-entropy the best context is the hand
