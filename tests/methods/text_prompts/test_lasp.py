@@ -162,7 +162,7 @@ def test_groups_have_their_own_templates_and_are_averaged(vit_backbone, train):
     arguments = settings(vit_backbone, groups=2, noise=0.0, warmup_epochs=0, ctx_init=None, n_ctx=2)
     method = LASP(vit_backbone, **arguments).fit(train)
     assert method.ctx.shape == (2, 1, 2, 32) and not torch.equal(method.ctx[0], method.ctx[1])
-    text, scale = method._encode(method.prompts), vit_backbone.logit_scale
+    text, scale = method.group_features(), vit_backbone.logit_scale
     torch.testing.assert_close(method.text, F.normalize(text[0] + text[1], dim=-1), atol=1e-6, rtol=0)
     hand = template_features(vit_backbone, train.class_names, FEW).transpose(0, 1)
     expected = (text_to_text(text[0], hand[[0, 2]], scale) + text_to_text(text[1], hand[[1, 3]], scale)) / 2
@@ -293,3 +293,10 @@ def test_bad_arguments_are_named(vit_backbone, train, arguments, message):
 def test_a_resnet_has_no_norms_to_tune(resnet_backbone):
     with pytest.raises(ValueError, match="LASP with tune_norms=True needs a ViT"):
         LASP(resnet_backbone)
+
+
+def test_half_precision_backbones_train_the_text_side(make_backbone, train, test_split):
+    backbone = make_backbone("vit").to(dtype=torch.bfloat16)
+    method = LASP(backbone, **settings(backbone, tune_norms=False, epochs=2)).fit(train)
+    assert method.ctx.dtype == method.bias.dtype == torch.float32
+    assert torch.isfinite(method.logits(test_split)).all()

@@ -249,3 +249,10 @@ def test_bad_epochs_are_named(vit_backbone, train):
             method.after_epoch(epoch)
     with pytest.raises(TypeError, match="n_context"):
         SubPT(vit_backbone, n_context=3)
+
+
+def test_half_precision_backbones(make_backbone, train, test_split):
+    backbone = make_backbone("vit").to(dtype=torch.bfloat16)
+    method = SubPT(backbone, novel_names=NOVEL, **SMALL).fit(train)
+    assert method.ctx.dtype == method.basis.dtype == torch.float32
+    assert torch.isfinite(method.logits(test_split)).all()

@@ -166,8 +166,12 @@ class LASP(CoOp):
         parts = [(t, hand[g :: self.groups]) for g, t in enumerate(text)]
         return sum(text_to_text(t, h, scale, self.softmax) * len(h) for t, h in parts) / K
 
+    def group_features(self):
+        """(G, C, E) L2-normalised class features of every group."""
+        return self._encode(self.prompts)
+
     def text_features(self):
-        return _average(self._encode(self.prompts))
+        return _average(self.group_features())
 
     def _freeze(self):
         self.bias = self.bias.detach()
