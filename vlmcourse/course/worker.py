@@ -95,7 +95,8 @@ def environment_for(workers):
     """Environment of `workers` processes: cores shared between them, this Python's kernel, figures in the notebook."""
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
-        "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not take the core from the other worker
+        # waiting threads must not take the core from another worker; alone, they had better wait actively
+        **({"OMP_WAIT_POLICY": "PASSIVE"} if workers > 1 else {}),
         "MALLOC_MMAP_THRESHOLD_": "1073741824",  # glibc: keep large buffers instead of giving them back and faulting
         "MALLOC_TRIM_THRESHOLD_": "2147483648",  # them in again at every step, which can take half of the time
         **os.environ,
