@@ -20,7 +20,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from vlmcourse.show.figures import curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 FROZEN, LEARNED = "#E6E6E6", COLOURS[4]
@@ -184,21 +184,11 @@ def explorer(
             style={"description_width": "80px"}, layout={"width": "420px"},
         )
     }  # fmt: skip
-    picture, message = widgets.Image(format="png"), widgets.Label()
 
-    def update(_=None) -> None:
-        i = c["image"].value
+    def look(i: int) -> tuple[Figure, str]:
         rows = {name: p[i] for name, p in probabilities.items()}
-        picture.value = png(image_figure(images[i], int(labels[i]), names, rows))
         said = {names[int(p.argmax())] for p in rows.values()}
-        message.value = (
-            "all shifts agree on: " + said.pop()
-            if len(said) == 1
-            else "the shifts disagree: " + ", ".join(sorted(said))
-        )
+        agree = "all shifts agree on: " if len(said) == 1 else "the shifts disagree: "
+        return image_figure(images[i], int(labels[i]), names, rows), agree + ", ".join(sorted(said))
 
-    c["image"].observe(update, names="value")
-    update()
-    box = widgets.VBox([c["image"], picture, message])
-    box.controls, box.picture, box.message = c, picture, message
-    return box
+    return panel(c, look)

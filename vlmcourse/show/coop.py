@@ -20,7 +20,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from vlmcourse.show.figures import curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import once, panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 FROZEN, LEARNED = "#E6E6E6", COLOURS[4]
@@ -186,20 +186,13 @@ def explorer(
         ),
         "start": widgets.Dropdown(options=list(starts), value=starts[0], description="start", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
+    fitted = once(fit, known)
 
-    def update(_=None) -> None:
-        setting = (c["start"].value, c["length"].value)
-        if setting not in known:
-            message.value = "fitting …"
-            known[setting] = fit(*setting)
-        outcome = known[setting]
-        picture.value = png(outcome_figure(outcome, zero_shot, f"M = {setting[1]}, start: {setting[0]}"))
-        message.value = "nearest words: " + " · ".join(outcome["words"])
+    def look(length: int, start: str) -> tuple[Figure, str]:
+        outcome = fitted(start, length)
+        figure = outcome_figure(outcome, zero_shot, f"M = {length}, start: {start}")
+        return figure, "nearest words: " + " · ".join(outcome["words"])
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message, box.known = c, picture, message, known
+    box = panel(c, look)
+    box.known = known
     return box

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlmcourse.show.figures import bars, curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import once, panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 HAND, LEARNED = "#555555", COLOURS[4]
@@ -152,20 +152,13 @@ def explorer(
         ),
         "prompt": widgets.Dropdown(options=list(prompts), value=prompts[0], description="hand prompt", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
+    fitted = once(fit, known)
 
-    def update(_=None) -> None:
-        setting = (c["weight"].value, c["prompt"].value)
-        if setting not in known:
-            message.value = "fitting …"
-            known[setting] = fit(*setting)
-        outcome = known[setting]
-        picture.value = png(outcome_figure(outcome, zero_shot, f"λ = {setting[0]:g}, {setting[1]}"))
-        message.value = f"distance to the hand prompt after the last epoch: {outcome['distance'][-1]:.3f}"
+    def look(weight: float, prompt: str) -> tuple[Figure, str]:
+        outcome = fitted(weight, prompt)
+        figure = outcome_figure(outcome, zero_shot, f"λ = {weight:g}, {prompt}")
+        return figure, f"distance to the hand prompt after the last epoch: {outcome['distance'][-1]:.3f}"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message, box.known = c, picture, message, known
+    box = panel(c, look)
+    box.known = known
     return box

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import once, panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 FROZEN, LEARNED = "#E6E6E6", COLOURS[4]
@@ -164,20 +164,13 @@ def explorer(
         ),
         "names": widgets.Dropdown(options=list(names), value=names[0], description="names in L_TT", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
+    fitted = once(fit, known)
 
-    def update(_=None) -> None:
-        setting = (c["alpha"].value, c["names"].value)
-        if setting not in known:
-            message.value = "fitting …"
-            known[setting] = fit(*setting)
-        outcome = known[setting]
-        picture.value = png(setting_figure(outcome, zero_shot, f"α = {setting[0]:g}, {setting[1]}"))
-        message.value = f"text-to-text loss at the end: {outcome['text_to_text'][-1]:.3f} nats"
+    def look(alpha: float, which: str) -> tuple[Figure, str]:
+        outcome = fitted(alpha, which)
+        figure = setting_figure(outcome, zero_shot, f"α = {alpha:g}, {which}")
+        return figure, f"text-to-text loss at the end: {outcome['text_to_text'][-1]:.3f} nats"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message, box.known = c, picture, message, known
+    box = panel(c, look)
+    box.known = known
     return box

@@ -18,7 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from vlmcourse.methods.transport import sinkhorn
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS
 
 FROZEN, LEARNED = "#E6E6E6", COLOURS[4]
@@ -115,23 +115,16 @@ def explorer(method, split, eps: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.5))
         "class": widgets.Dropdown(options=["its own", *names], description="class", **wide),
         "eps": widgets.SelectionSlider(options=list(eps), value=eps[len(eps) // 2], description="eps", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
 
-    def update(_=None) -> None:
-        i, own = c["image"].value, names_of[c["image"].value]
-        name = own if c["class"].value == "its own" else c["class"].value
-        plans, cosines = method.transport(split.images[i : i + 1], eps=c["eps"].value)
+    def look(i: int, chosen: str, entropy: float) -> tuple[Figure, str]:
+        own = names_of[i]
+        name = own if chosen == "its own" else chosen
+        plans, cosines = method.transport(split.images[i : i + 1], eps=entropy)
         k = names.index(name)
-        picture.value = png(plans_figure(split.images[i : i + 1], plans[:, k], [name]))
         score, even = (plans * cosines).sum((-2, -1))[0], cosines.mean((-2, -1))[0]
-        message.value = (
+        return plans_figure(split.images[i : i + 1], plans[:, k], [name]), (
             f"image of {own!r}; score of {name!r}: {score[k]:.3f} with this plan, {even[k]:.3f} with an even one; "
             f"highest score: {names[int(score.argmax())]!r}"
         )
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message = c, picture, message
-    return box
+    return panel(c, look)

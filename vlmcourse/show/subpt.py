@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import once, panel
 from vlmcourse.show.style import COLOURS, MARKERS
 
 PANELS = (("base", "accuracy"), ("new", "accuracy"), ("base", "loss"), ("new", "loss"))
@@ -174,23 +174,15 @@ def explorer(
         "early": widgets.SelectionSlider(options=list(early), value=early[-1], description="early epochs", **wide),
         "rank": widgets.SelectionSlider(options=list(ranks), value=ranks[-1], description="directions r", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
+    fitted = once(fit, known)
 
-    def update(_=None) -> None:
-        setting = (c["early"].value, c["rank"].value)
-        if setting[1] >= setting[0]:
-            message.value = f"{setting[0]} epochs span at most {setting[0] - 1} directions: choose a smaller r"
-            return
-        if setting not in known:
-            message.value = "fitting …"
-            known[setting] = fit(*setting)
-        outcome = known[setting]
-        picture.value = png(setting_figure(outcome, reference, f"t_early = {setting[0]}, r = {setting[1]}"))
-        message.value = f"{100 * outcome['kept']:.2f} % of the early variance kept"
+    def look(t_early: int, r: int) -> tuple[Figure | None, str]:
+        if r >= t_early:
+            return None, f"{t_early} epochs span at most {t_early - 1} directions: choose a smaller r"
+        outcome = fitted(t_early, r)
+        figure = setting_figure(outcome, reference, f"t_early = {t_early}, r = {r}")
+        return figure, f"{100 * outcome['kept']:.2f} % of the early variance kept"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message, box.known = c, picture, message, known
+    box = panel(c, look)
+    box.known = known
     return box

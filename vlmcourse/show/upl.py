@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vlmcourse.methods.text_prompts.upl import Selection, select
 from vlmcourse.show.figures import curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 RIGHT, WRONG = COLOURS[2], COLOURS[1]
@@ -152,22 +152,12 @@ def explorer(P: Tensor, labels: Tensor, names: Sequence[str]) -> widgets.VBox:
             value=0.9, min=0.3, max=0.99, step=0.01, description="threshold", continuous_update=False, **wide
         ),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
 
-    def update(_=None) -> None:
-        rule, k, threshold = (c[name].value for name in ("rule", "k", "threshold"))
-        chosen = by_rule(P, rule, k, threshold)
-        picture.value = png(balance_figure(P, labels, names, k, threshold, [rule]))
+    def look(rule: str, k: int, threshold: float) -> tuple[Figure, str]:
+        chosen, figure = by_rule(P, rule, k, threshold), balance_figure(P, labels, names, k, threshold, [rule])
         if chosen is None:
-            message.value = "no image is that confident"
-            return
-        empty = len(names) - len(chosen.labels.unique())
-        share = 100 * purity(chosen, labels)
-        message.value = f"{len(chosen.labels)} images, {share:.0f} % right pseudo-labels, {empty} classes without any"
+            return figure, "no image is that confident"
+        empty, share = len(names) - len(chosen.labels.unique()), 100 * purity(chosen, labels)
+        return figure, f"{len(chosen.labels)} images, {share:.0f} % right pseudo-labels, {empty} classes without any"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message = c, picture, message
-    return box
+    return panel(c, look)

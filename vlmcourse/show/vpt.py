@@ -23,7 +23,7 @@ from torch import Tensor
 from vlmcourse.evaluation.metrics import calibration_error, reliability
 from vlmcourse.methods.text_prompts.vpt import log_mean_exp
 from vlmcourse.show.figures import curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 
 
@@ -171,17 +171,11 @@ def explorer(sampled: Callable[[float, int], Tensor], labels: Tensor, widths: Se
         "width": widgets.SelectionSlider(options=list(widths), value=widths[-1], description="times sigma", **wide),
         "samples": widgets.SelectionSlider(options=list(counts), value=counts[-1], description="samples S", **wide),
     }
-    picture, message = widgets.Image(format="png"), widgets.Label()
 
-    def update(_=None) -> None:
-        log_p = log_mean_exp(sampled(c["width"].value, c["samples"].value))
+    def look(width: float, samples: int) -> tuple[Figure, str]:
+        log_p = log_mean_exp(sampled(width, samples))
         accuracy, error = accuracy_and_ece(log_p, labels)
-        picture.value = png(reliability_figure({"mean of the samples": (log_p, labels)}))
-        message.value = f"top-1 {accuracy:.1f} %, calibration error {error:.1f} %"
+        figure = reliability_figure({"mean of the samples": (log_p, labels)})
+        return figure, f"top-1 {accuracy:.1f} %, calibration error {error:.1f} %"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture, message])
-    box.controls, box.picture, box.message = c, picture, message
-    return box
+    return panel(c, look)
