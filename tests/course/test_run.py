@@ -169,6 +169,7 @@ def test_ctrl_c_ends_the_kernel_too(tmp_path, make):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     pid, deadline = tmp_path / "pid", time.time() + 60
     while not (pid.is_file() and pid.read_text()) and time.time() < deadline:
