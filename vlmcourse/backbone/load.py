@@ -24,6 +24,7 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from vlmcourse.backbone.clip import Backbone
+from vlmcourse.backbone.memory import keep_large_buffers
 from vlmcourse.errors import DataError
 
 EMBEDDED = "emojiclip"
@@ -45,6 +46,7 @@ def load_backbone(
     decides as above. Raises ValueError for unknown names, tags and impossible combinations, DataError for missing or
     damaged files.
     """
+    keep_large_buffers()
     _check_arguments(name, device, dtype)
     if name == EMBEDDED:
         if pretrained is not None or quick_gelu is not None:
