@@ -30,16 +30,14 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
     parameters: leaf tensors, or groups {"params": [...], "lr_scale": 0.1}: a multiple of the scheduled rate.
     loss_fn: gets indices (b,) long on the CPU and the global step; returns a scalar or (scalar, {name: number}).
     drop_last: leave out the last incomplete batch, but only where n is at least one batch (as CoOp's loader does).
-    clip_norm: largest gradient norm. repeats: optimiser steps on each gradient, and advances of the coop schedule per
-    epoch (more than 1 in released trainers that register one optimiser under several names).
+    clip_norm: largest gradient norm. repeats: optimiser steps per gradient, coop schedule alike (SoftCPT's release).
     on_epoch(epoch, history): called after every epoch; True stops.
     Returns the history, per epoch: {"loss": mean over the steps, ...other logged means, "lr": rate of the last step}.
     ValueError for a bad argument, FloatingPointError where the loss is no longer finite.
     """
     if schedule not in SCHEDULES or optimizer not in OPTIMIZERS:
         raise ValueError(f"schedule={schedule!r} must be in {SCHEDULES} and optimizer={optimizer!r} in {OPTIMIZERS}")
-    whole = {"n": n, "batch_size": batch_size, "repeats": repeats, "epochs": epochs}
-    for name, value in whole.items():
+    for name, value in {"n": n, "batch_size": batch_size, "repeats": repeats, "epochs": epochs}.items():
         least = int(name != "epochs")
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be a whole number >= {least}")
@@ -56,10 +54,8 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
     for epoch in tqdm(range(epochs), desc="epochs", disable=not progress):
         batches, sums = torch.randperm(n, generator=shuffle).split(batch_size)[:per_epoch], defaultdict(float)
         for indices in batches:
-            cosine, coop = (
-                0.5 * lr * (1 + math.cos(math.pi * step / steps)),
-                coop_lr(repeats * epoch, epochs, lr, warmup_epochs, warmup_lr),
-            )
+            cosine = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+            coop = coop_lr(repeats * epoch, epochs, lr, warmup_epochs, warmup_lr)
             now = {"coop": coop, "cosine_per_step": cosine, "constant": lr}[schedule]
             for group in opt.param_groups:
                 group["lr"] = now * group.get("lr_scale", 1.0)
