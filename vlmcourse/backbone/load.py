@@ -44,7 +44,7 @@ def load_backbone(
     name: "emojiclip", an open_clip name ("/" may stand for "-"), or "local-dir:" and a folder. pretrained: for
     open_clip names only: a tag, a file, or "random" (drawn with `seed`). quick_gelu: overrides the activation; None
     decides as above. Raises ValueError for unknown names, tags and impossible combinations, DataError for missing or
-    damaged files.
+    damaged files. Sets how malloc treats large buffers in this process, see memory.py.
     """
     keep_large_buffers()
     _check_arguments(name, device, dtype)
