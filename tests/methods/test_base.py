@@ -54,6 +54,7 @@ def test_unknown_names_get_close_matches():
 def test_cards_are_complete_and_lead_to_files(name):
     card = get_method(name).card
     assert card.name == name and all(value not in ("", None) for value in dataclasses.astuple(card))
+    assert card.needs in base.NEEDS
     assert (ROOT / card.module).is_file() and (ROOT / card.test).is_file()
     stem = Path(card.module).stem
     assert card.notebook.startswith("notebooks/") and Path(card.test).name == f"test_{stem}.py"

@@ -20,6 +20,13 @@ import torch.nn.functional as F
 from vlmcourse.backbone.features import LARGEST, POOLED, image_features
 from vlmcourse.tasks.base import Split
 
+NEEDS = {
+    "outputs": "features of images and texts, as an API could serve them",
+    "inputs": "gradients through a tower to its input",
+    "internals": "what inner layers compute",
+    "weights": "weights to change",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class MethodCard:
@@ -34,6 +41,8 @@ class MethodCard:
     setup: str  # "zero-shot", "few-shot supervised", ...
     learned: str  # what is learned, with shapes
     idea: str  # the seed of the idea, one sentence
+    acts_on: str = ""  # where in the model: "text input", "features", "image tower", ...
+    needs: str = ""  # what it needs of the model, one of NEEDS
     module: str = ""
     test: str = ""
     notebook: str = ""  # a glob pattern: the number in front of the notebook's name is the course's business

@@ -46,6 +46,8 @@ class TipAdapter(Method):
         setup="few-shot supervised, training-free",
         learned="nothing; a cache of N keys (N, E) and labels is stored",
         idea="Let the few labelled images vote by similarity and add their vote to the zero-shot logits.",
+        acts_on="features",
+        needs="outputs",
     )
 
     def __init__(
@@ -124,6 +126,8 @@ class TipAdapterF(TipAdapter):
         setup="few-shot supervised",
         learned="the cache keys (N, E)",
         idea="The cache is a linear layer that starts as the training features: fine-tune it.",
+        acts_on="features",
+        needs="outputs",
     )
 
     def __init__(

@@ -37,6 +37,8 @@ class LinearProbe(Method):
         setup="few-shot supervised",
         learned="a linear classifier, weight (C, E) and bias (C,)",
         idea="Forget the text tower: how far do the image features alone go?",
+        acts_on="features",
+        needs="outputs",
     )
 
     def __init__(self, backbone, *, C=None, search_steps=8, max_iter=1000, seed=0, progress=False):

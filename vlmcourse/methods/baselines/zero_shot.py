@@ -23,6 +23,8 @@ class ZeroShot(Method):
         setup="zero-shot",
         learned="nothing",
         idea="A sentence about each class is a classifier: compare its feature with the image's.",
+        acts_on="text only",
+        needs="outputs",
     )
 
     def __init__(self, backbone, *, templates=None, seed=0, progress=False):

@@ -37,6 +37,8 @@ class CoCoOp(CoOp):
         setup="few-shot supervised",
         learned="context vectors (M, D) and a two-layer net from image features to shifts, E -> E // 16 -> D",
         idea="Shift the learned context by what a small net reads from each image, to generalise to unseen classes.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

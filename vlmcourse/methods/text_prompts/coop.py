@@ -44,6 +44,8 @@ class CoOp(Method):
         setup="few-shot supervised",
         learned="context vectors (M, D), or (C, M, D) with CSC",
         idea="Replace the words around the class name by free vectors and fit them by cross-entropy.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

@@ -40,6 +40,8 @@ class KgCoOp(CoOp):
         setup="few-shot supervised",
         learned="context vectors (M, D)",
         idea="Keep the class features of the learned prompt close to those of the hand-written one.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

@@ -74,6 +74,8 @@ class LASP(CoOp):
         setup="few-shot supervised",
         learned="G contexts (G, M, D), a text bias (E,), LayerNorms of the image tower's blocks",
         idea="A second cross-entropy between learned and hand-written prompts, for which class names alone are enough.",
+        acts_on="text input and the image tower's LayerNorms",
+        needs="weights",
     )
 
     def __init__(

@@ -47,6 +47,8 @@ class PLOT(CoOp):
         setup="few-shot supervised",
         learned="N contexts (N, M, D), shared by all classes",
         idea="Several prompts per class share out the parts of an image by optimal transport, so they stay different.",
+        acts_on="text input",
+        needs="internals",
     )
 
     def __init__(

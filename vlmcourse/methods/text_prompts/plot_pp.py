@@ -45,6 +45,8 @@ class PLOTPlusPlus(PLOT):
         setup="few-shot supervised",
         learned="N contexts (N, M, D) and V sets of visual prompts (V, M_v, Dv)",
         idea="On a ViT, learn what the prompts are compared with: several prompted views of the image, then transport.",
+        acts_on="text and image input",
+        needs="internals",
         notebook="notebooks/*_text_prompts/*_plot.ipynb",
     )
 

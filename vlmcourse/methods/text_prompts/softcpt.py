@@ -52,6 +52,8 @@ class SoftCPT(MultiTask):
         setup="few-shot supervised, several tasks together",
         learned="linear meta network (E, M D) and task context (m, D), shared by all tasks",
         idea="Let one small network write every task's context from the task's name, so that tasks teach each other.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

@@ -70,6 +70,8 @@ class SubPT(CoOp):
         setup="few-shot supervised",
         learned="context vectors (M, D), moved only in r directions found early in training",
         idea="Train twice: early training shows which directions transfer, and later gradients are projected on them.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

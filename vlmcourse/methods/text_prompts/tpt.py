@@ -81,6 +81,8 @@ class TPT(Method):
         setup="test-time adaptation, one unlabelled image",
         learned="context vectors (M, D), anew for every test image, then forgotten",
         idea="Tune the prompt until the confident views of one image agree; no label and no training set is needed.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

@@ -78,6 +78,8 @@ class UPL(Method):
         setup="unsupervised: images of the training set and class names, no labels",
         learned="context vectors (R, M, D) of R runs",
         idea="Zero-shot labels the training set; learn prompts on its most confident images per class.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(

@@ -79,6 +79,8 @@ class VPT(CoOp):
         setup="few-shot supervised",
         learned="context vectors (M, D); mean and variance of a shift (D,), or two networks for them",
         idea="Learn a distribution over prompts instead of one prompt, and average the predictions of samples from it.",
+        acts_on="text input",
+        needs="inputs",
     )
 
     def __init__(
