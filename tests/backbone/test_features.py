@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from vlmcourse import files
+from vlmcourse.backbone import features as features_module
 from vlmcourse.backbone.augment import random_resized_crops
-from vlmcourse.backbone.features import image_features
+from vlmcourse.backbone.features import Encoder, image_features
+from vlmcourse.tasks.base import Split
 
 
 class Counting:
@@ -222,3 +224,37 @@ def test_a_split_needs_only_images_and_a_fingerprint(vit_backbone, images):
     bag = SimpleNamespace(images=images, fingerprint="bag")
     features = image_features(vit_backbone, bag)
     torch.testing.assert_close(features, F.normalize(features, dim=-1))
+
+
+def whole_task(images, copies):
+    return Split(images.repeat(copies, 1, 1, 1), torch.arange(len(images) * copies) % 2, ("cat", "dog"))
+
+
+def test_draws_of_one_split_share_its_features(backbone, images):
+    whole = whole_task(images, 3)
+    draws = [whole.subset(rows) for rows in ([0, 5, 2], [5, 1], [3])] + [whole.keep_classes([1])]
+    for draw in draws:
+        alone = image_features(backbone, draw, cache=False)
+        torch.testing.assert_close(image_features(backbone, draw), alone, atol=1e-5, rtol=0)
+    assert backbone.count == len(whole) + sum(map(len, draws)), "the draws were encoded without the cache only"
+
+
+def test_little_of_a_large_split_is_encoded_alone(backbone, images, monkeypatch):
+    monkeypatch.setattr(features_module, "SMALL", 2)
+    whole = whole_task(images, 3)
+    image_features(backbone, whole.subset([1]))
+    assert backbone.count == 1
+    image_features(backbone, whole.subset(range(len(whole) // 3)))
+    assert backbone.count == 1 + len(whole)
+
+
+def test_a_split_whose_features_are_too_large_to_keep_is_not_encoded_for_a_draw(backbone, images, monkeypatch):
+    whole, seen = whole_task(images, 3), []
+
+    def positions(backbone, images, batch_size):
+        seen.append(len(images))
+        return torch.zeros(len(images), 5, 8)
+
+    monkeypatch.setattr(features_module, "LARGEST", len(whole) * 5 * 8 * 4 - 1)
+    image_features(backbone, whole.subset([1, 4]), encoder=Encoder("positions", positions, ndim=3))
+    assert max(seen) == 2

@@ -32,6 +32,7 @@ from vlmcourse.paths import cache_dir
 
 FORMAT = 1  # raise it when the same settings give other numbers
 LARGEST = 2**28  # bytes of one cache file; what is larger is computed each time
+SMALL = 2048  # images; a split cut from one of this size shares its features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,10 @@ def image_features(
     if encoder.name != POOLED.name:
         settings["encoder"] = encoder.name
     augmented = views > 1 or crop_scale is not None
+    if not augmented and cache and (whole := _worth_sharing(backbone, split, encoder)):
+        root, rows = whole
+        features = image_features(backbone, root, normalise=normalise, batch_size=batch_size, encoder=encoder)
+        return features[rows.to(features.device)]
     if augmented:
         scale = tuple(map(float, crop_scale or (0.08, 1.0)))
         settings |= {"view": "crop", "views": views, "scale": scale, "flip": bool(flip), "seed": int(seed)}
@@ -111,6 +116,19 @@ def image_features(
     features = _cached(settings, compute) if cache else compute()
     features = features.to(backbone.device)
     return F.normalize(features, dim=-1) if normalise else features
+
+
+def _worth_sharing(backbone, split, encoder: Encoder) -> tuple | None:
+    """(whole, rows): what `split` was cut from and where its images lie in it, if the whole had better be encoded.
+
+    Draws of several seeds, shots and halves of the classes overlap: encoded together, no image is encoded twice. Not so
+    where the whole is large and little of it is wanted, or too large to keep.
+    """
+    root, rows = getattr(split, "origin", (split, None))
+    if root is split or len(root) > max(SMALL, 4 * len(split)):
+        return None
+    fits = encoder.ndim <= 2 or len(root) * encoder(backbone, split.images[:1]).nbytes <= LARGEST
+    return (root, rows) if fits else None
 
 
 def _one_view(backbone, encoder: Encoder, images: Tensor, generator, scale, flip: bool, batch_size: int) -> Tensor:
