@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from vlmcourse.methods.base import Method, MethodCard, register
 
@@ -72,7 +73,8 @@ class LinearProbe(Method):
         self.weight, self.bias = self.weight.to(self.backbone.device), self.bias.to(self.backbone.device)
 
     def _regress(self, x, y, C):
-        with warnings.catch_warnings():  # weak penalties stop at max_iter by design
+        # matrices this small are slower in several threads: beside other work they wait for each other, 30 times longer
+        with threadpool_limits(1), warnings.catch_warnings():  # weak penalties stop at max_iter by design
             warnings.simplefilter("ignore", ConvergenceWarning)
             return LogisticRegression(C=C, max_iter=self.max_iter).fit(x, y)
 
