@@ -38,6 +38,11 @@ def output(text, mime="text/plain"):
     return change
 
 
+def exercise_that_shows_its_result(content):
+    result = {"output_type": "execute_result", "data": {"text/plain": "True"}, "metadata": {}, "execution_count": 2}
+    content["cells"][2].update(outputs=[result], metadata={"tags": ["solution"]})
+
+
 def set_cell(number, **fields):
     return lambda content: content["cells"][number].update(fields)
 
@@ -61,6 +66,7 @@ def set_cell(number, **fields):
         (set_cell(2, source="from tqdm.notebook import tqdm"), "tqdm.notebook"),
         (set_cell(2, source="plt.plot([1]);"), "ends with ';'"),
         (error, "stores an error: KeyError: k"),
+        (exercise_that_shows_its_result, "shows what its check returns"),
         (output("saved to /tmp/x"), "prints a path of one machine: /tmp/x"),
         (output("{}", "application/vnd.jupyter.widget-view+json"), "widget without its state"),
         (output("x" * 3_000_000), "more than 3"),

@@ -125,6 +125,8 @@ def _cells(cells):
         if cell["cell_type"] == "code" and "tqdm.notebook" in text:
             yield f"{where} uses tqdm.notebook, whose bar is lost outside a browser: use tqdm.tqdm"
         for output in cell.get("outputs", []):
+            if output["output_type"] == "execute_result" and {"exercise", "solution"} & set(tags(cell)):
+                yield f"{where} shows what its check returns: write _ = check..., the verdict is printed"
             if output["output_type"] == "error":
                 yield f"{where} stores an error: {output.get('ename')}: {output.get('evalue')}"
             data = output.get("data", {"text/plain": output.get("text", "")})
