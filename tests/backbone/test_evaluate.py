@@ -74,7 +74,7 @@ def test_name_features(vit_backbone):
 
 
 def test_scenes_in_style(small_library, monkeypatch):
-    monkeypatch.setattr(module, "load_sprites", lambda: small_library)
+    monkeypatch.setattr(module, "artwork", lambda: small_library)
     ids = small_library.select(cut="held_out")[:4]
     plain, grey = module.scenes(ids, 3), module.scenes(ids, 3, "grey")
     assert plain.shape == grey.shape == (4, 3, 64, 64) and plain.dtype == torch.uint8
@@ -82,7 +82,7 @@ def test_scenes_in_style(small_library, monkeypatch):
 
 
 def test_similarity_to_training(small_library, monkeypatch):
-    monkeypatch.setattr(module, "load_sprites", lambda: small_library)
+    monkeypatch.setattr(module, "artwork", lambda: small_library)
     train = small_library.select(cut="train")[:3]
     np.testing.assert_allclose(module.similarity_to_training(train), 1, atol=1e-4)
     held = module.similarity_to_training(small_library.select(cut="held_out")[:20])
@@ -99,7 +99,7 @@ def test_all_figures(small_library, vit_backbone, monkeypatch, tmp_path, capsys)
     )
     monkeypatch.setattr("vlmcourse.tasks.registry.get_task", lambda name: few)
     monkeypatch.setattr("vlmcourse.backbone.load.load_backbone", lambda: vit_backbone)
-    monkeypatch.setattr(module, "load_sprites", lambda: small_library)
+    monkeypatch.setattr(module, "artwork", lambda: small_library)
     for name, value in {"PER_CONCEPT": 1, "PER_STYLE": 12, "PAIRS": 12, "DRAWS": 4}.items():
         monkeypatch.setattr(module, name, value)
     module.main(["--json", "--out", str(tmp_path / "figures.json")])

@@ -19,7 +19,7 @@ from vlmcourse.backbone.clip import Backbone
 from vlmcourse.world.captions import article
 from vlmcourse.world.compose import SEVERAL, TASK, compose
 from vlmcourse.world.concepts import load_concepts
-from vlmcourse.world.sprites import load_sprites
+from vlmcourse.world.sprites import artwork
 from vlmcourse.world.styles import STYLES, compose_in_style
 
 FRAMES = ("a picture of a {}", "an icon of a {}", "an emoji of a {}", "a drawing of a {}", "{}")
@@ -54,7 +54,7 @@ def pick(ids: np.ndarray, concept: np.ndarray, limit: int, rng) -> np.ndarray:
 
 def scenes(ids: np.ndarray, seed: int, style: str | None = None) -> Tensor:
     """One scene per sprite, (N, 3, 64, 64) uint8."""
-    library = load_sprites()
+    library = artwork()
     arguments = (library.rgba(ids[:, None]), seed)
     mono = library.mono[ids[:, None]]
     if style is None:
@@ -79,7 +79,7 @@ def similarity_to_training(ids: np.ndarray) -> np.ndarray:
     """Correlation (N,) of each sprite's 16 × 16 luminance with the nearest training sprite."""
     from vlmcourse.world.build.cluster import thumbnails
 
-    library = load_sprites()
+    library = artwork()
 
     def small(numbers: np.ndarray) -> np.ndarray:  # in parts: all sprites at once would need gigabytes
         parts = np.array_split(numbers, -(-len(numbers) // 500))
@@ -92,7 +92,7 @@ def similarity_to_training(ids: np.ndarray) -> np.ndarray:
 def dense(backbone: Backbone, rng) -> tuple[float, float]:
     """Scenes of two held-out sprites: share of object patches that the value path gives to the right one of the two
     names, and how often the patch most similar to a name lies on its object."""
-    library, concepts = load_sprites(), load_concepts()
+    library, concepts = artwork(), load_concepts()
     ids = rng.choice(pick(library.select(cut="held_out"), library.concept, PER_CONCEPT, rng), (PAIRS, 2))
     ids = ids[library.concept[ids[:, 0]] != library.concept[ids[:, 1]]]
     made = compose(library.rgba(ids), 11, settings=SEVERAL, mono=library.mono[ids])
@@ -123,7 +123,7 @@ def speed(backbone: Backbone, images: Tensor) -> float:
 
 def evaluate(backbone: Backbone, seed: int = 0) -> dict:
     """All figures by name; see the module's first lines."""
-    rng, library, concepts = np.random.default_rng(seed), load_sprites(), load_concepts()
+    rng, library, concepts = np.random.default_rng(seed), artwork(), load_concepts()
     seen, novel = ([c for c in concepts if c.cut == cut] for cut in ("seen", "novel"))
     column = torch.full((len(concepts),), -1)
     column[[c.id for c in seen]] = torch.arange(len(seen))
@@ -163,7 +163,7 @@ def styles(backbone: Backbone, ids: np.ndarray, text: Tensor, column: Tensor, rn
     """Top-1 over the full vocabulary under every change of style, and on every style that pretraining never saw."""
     from vlmcourse.world.build.sources import HELD_OUT_STYLES
 
-    library, found = load_sprites(), {}
+    library, found = artwork(), {}
     some = np.sort(rng.choice(ids, PER_STYLE, replace=False))
     jobs = {style: (some, style) for style in STYLES}
     seen = np.flatnonzero(column.numpy() >= 0)

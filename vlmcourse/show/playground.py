@@ -24,7 +24,7 @@ from vlmcourse.world.backgrounds import KINDS
 from vlmcourse.world.colours import NAMES
 from vlmcourse.world.compose import SEVERAL, TASK, Scenes, compose
 from vlmcourse.world.concepts import load_concepts
-from vlmcourse.world.sprites import SpriteLibrary, load_sprites
+from vlmcourse.world.sprites import SpriteLibrary, artwork
 from vlmcourse.world.styles import STYLES, compose_in_style
 
 ANY, AS_DRAWN, NOTHING = "any background", "as drawn", "nothing"
@@ -164,7 +164,7 @@ def png(figure: Figure) -> bytes:
 
 def playground(backbone, library: SpriteLibrary | None = None) -> widgets.VBox:
     """Compose a scene and ask. Returns a box; its attribute `controls` holds the widgets by name."""
-    library, concepts = library or load_sprites(), load_concepts()
+    library, concepts = library or artwork(), load_concepts()
     drawn = set(library.concept[library.select(cut=UNSEEN)].tolist())
     names = sorted(c.name for c in concepts if c.id in drawn)
     wide = {"layout": widgets.Layout(width="320px"), "style": {"description_width": "90px"}}

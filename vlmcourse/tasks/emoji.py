@@ -23,7 +23,7 @@ from vlmcourse.tasks.split import digest, permutation
 from vlmcourse.world.build.sources import HELD_OUT_STYLES
 from vlmcourse.world.compose import TASK, compose
 from vlmcourse.world.concepts import Concept, load_concepts
-from vlmcourse.world.sprites import SpriteLibrary, load_sprites
+from vlmcourse.world.sprites import SpriteLibrary, artwork
 from vlmcourse.world.styles import compose_in_style
 
 TEMPLATES = ("a picture of a {}", "an icon of a {}", "an emoji of a {}", "a drawing of a {}", "a {}")
@@ -128,16 +128,6 @@ def allot(n: int) -> tuple[int, int, int]:
 
 
 @cache
-def _library(folder) -> SpriteLibrary:
-    return load_sprites(folder)
-
-
-def artwork() -> SpriteLibrary:
-    """The shipped sprites; index and atlases are read once per process (at most 0.2 GB)."""
-    return _library(data_dir() / "sprites")
-
-
-@cache
 def art_fingerprint(folder) -> str:
     """Identifies the index and the atlases of `data/sprites`."""
     atlases = sorted((p.name, p.stat().st_size) for p in folder.rglob("*.webp"))
@@ -187,9 +177,9 @@ def classes_of(family: Family) -> list[Concept]:
     return [c for c in concepts if count[c.id] >= family.clusters and (not family.groups or c.group in family.groups)]
 
 
-def build_task(name: str) -> Task:
-    """The embedded task of that name."""
-    family, library = FAMILIES[name], artwork()
+def build_task(name: str, family: Family | None = None) -> Task:
+    """The embedded task of that name, or of a family that is not in FAMILIES."""
+    family, library = family or FAMILIES[name], artwork()
     concepts = classes_of(family)
     names = [c.name for c in concepts]
     parts: dict[str, tuple[list[int], list[int]]] = {"train": ([], []), "val": ([], []), "test": ([], [])}

@@ -11,6 +11,7 @@ import csv
 import difflib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,13 @@ class SpriteLibrary:
 def load_sprites(folder: str | Path | None = None) -> SpriteLibrary:
     """The shipped sprites, or those of another folder of this form. DataError if its index is missing or damaged."""
     return SpriteLibrary(data_dir() / "sprites" if folder is None else Path(folder))
+
+
+@cache
+def _kept(folder: Path) -> SpriteLibrary:
+    return load_sprites(folder)
+
+
+def artwork() -> SpriteLibrary:
+    """The shipped sprites; index and atlases are read once per process (at most 0.2 GB)."""
+    return _kept(data_dir() / "sprites")
