@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vlmcourse.show.figures import grid
-from vlmcourse.show.playground import bare_image, png
+from vlmcourse.show.panel import panel
+from vlmcourse.show.playground import bare_image
 from vlmcourse.show.style import COLOURS, MARKERS
 from vlmcourse.world.styles import STYLES
 
@@ -165,25 +166,21 @@ def severity_explorer(
     """Choose a style and a severity; see the first scenes, what they are taken for, and the accuracy over all.
 
     render(style, severity) -> images (N, 3, S, S) uint8; predict(images) -> classes (N,); labels (N,) classes; names:
-    of the classes. Returns a box; its attribute `controls` holds the widgets by name, `message` the sentence shown.
+    of the classes.
     """
-    style = widgets.Dropdown(options=list(styles), value=list(styles)[0], description="style")
-    severity = widgets.IntSlider(value=3, min=1, max=5, description="severity", continuous_update=False)
-    picture, message = widgets.Image(format="png"), widgets.Label()
+    c = {
+        "style": widgets.Dropdown(options=list(styles), value=list(styles)[0], description="style"),
+        "severity": widgets.IntSlider(value=3, min=1, max=5, description="severity", continuous_update=False),
+    }
 
-    def update(_=None) -> None:
-        images = render(style.value, severity.value)
+    def look(style: str, severity: int) -> tuple[Figure, str]:
+        images = render(style, severity)
         guess = predict(images).cpu()
         right = guess == labels
         titles = [names[g] if r else f"{names[g]}\n(not {names[y]})" for g, r, y in zip(guess, right, labels[:shown])]
         frames = [COLOURS[2] if r else COLOURS[1] for r in right[:shown]]
-        picture.value = png(grid(images[:shown], titles[:shown], columns=6, borders=frames))
-        what = STYLES[style.value].description.partition(" (")[0]
-        message.value = f"{style.value}, severity {severity.value}: {what}. Top-1 {100 * right.float().mean():.1f} %"
+        what = STYLES[style].description.partition(" (")[0]
+        sentence = f"{style}, severity {severity}: {what}. Top-1 {100 * right.float().mean():.1f} %"
+        return grid(images[:shown], titles[:shown], columns=6, borders=frames), sentence
 
-    for control in (style, severity):
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox([style, severity]), message, picture])
-    box.controls, box.picture, box.message = {"style": style, "severity": severity}, picture, message
-    return box
+    return panel(c, look)

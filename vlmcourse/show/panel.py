@@ -26,7 +26,7 @@ def panel(controls: Mapping[str, Any], look: Callable[..., tuple[Figure | None, 
     for control in controls.values():
         control.observe(update, names="value")
     update()
-    box = widgets.VBox([widgets.HBox(list(controls.values())), picture, message])
+    box = widgets.VBox([widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, message])
     box.controls, box.picture, box.message = dict(controls), picture, message
     return box
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from vlmcourse.backbone.features import image_features
 from vlmcourse.evaluation.metrics import calibration_error, reliability, top1
 from vlmcourse.methods.class_text import class_features
-from vlmcourse.show.playground import bare_image, png
+from vlmcourse.show.panel import panel
+from vlmcourse.show.playground import bare_image
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS
 from vlmcourse.tasks import Split, Task, get_task
 
@@ -131,32 +132,28 @@ def probe_accuracy(backbone, task: Task, shots: int, seed: int, fit_probe: FitPr
 
 
 def explorer(backbone, tasks: Sequence[str], fit_probe: FitProbe, shots: Sequence[int] = (1, 2, 4, 8, 16)):
-    """Choose task, shots and the seed of the draw; see the drawn images and both baselines. Attributes for tests:
-    `controls` by name, `scores` of the last update, `message`, `picture`."""
+    """Choose task, shots and the seed of the draw; see the drawn images and both baselines. A `panel`, whose attribute
+    `scores` holds those of the last look."""
     options = {"layout": {"width": "420px"}, "style": {"description_width": "110px"}}
     c = {
         "task": widgets.Dropdown(options=list(tasks), description="task", **options),
         "shots": widgets.SelectionSlider(options=list(shots), description="shots per class", **options),
         "seed": widgets.IntSlider(1, 1, 20, description="seed of the draw", continuous_update=False, **options),
     }
-    message, picture = widgets.HTML(), widgets.Image(format="png")
-    box = widgets.VBox([*c.values(), message, picture])
-    box.controls, box.message, box.picture, box.scores = c, message, picture, {}
+    scores: dict[str, float] = {}
 
-    def update(_=None) -> None:
-        task, k, seed = get_task(c["task"].value), c["shots"].value, c["seed"].value
+    def look(name: str, k: int, seed: int) -> tuple[Figure | None, str]:
+        task = get_task(name)
         try:
             train = task.few_shot(k, seed).train
             probe = probe_accuracy(backbone, task, k, seed, fit_probe)
         except ValueError as error:  # more shots than the task has
-            message.value = str(error)
-            return
-        box.scores = {"zero-shot": zero_shot_accuracy(backbone, task), "linear probe": probe}
-        better = max(box.scores, key=box.scores.get)
-        message.value = f"{len(train)} labelled images, {len(task.test)} test images; ahead: <b>{better}</b>"
-        picture.value = png(few_shot_figure(train, box.scores, title=f"{task.title}: {k} per class, seed {seed}"))
+            return None, str(error)
+        scores.update({"zero-shot": zero_shot_accuracy(backbone, task), "linear probe": probe})
+        better = max(scores, key=scores.get)
+        sentence = f"{len(train)} labelled images, {len(task.test)} test images; ahead: {better}"
+        return few_shot_figure(train, scores, title=f"{task.title}: {k} per class, seed {seed}"), sentence
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
+    box = panel(c, look)
+    box.scores = scores
     return box

@@ -18,7 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from vlmcourse.show.figures import bars, curves
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import once, panel
 from vlmcourse.show.style import COLOURS
 
 FROZEN, LEARNED, MADE = "#E6E6E6", COLOURS[4], "#FFFFFF"
@@ -130,7 +130,7 @@ def explorer(
     """Choose a task and type a name for it: its context is computed from that name.
 
     score: (task, name) -> top-1 in %. zero_shot: by task, in %. names: suggestions. known: scores that are there. The
-    box has the attributes `controls` (by name), `picture` and `known`. ValueError for no tasks.
+    box is a `panel` with the attribute `known`. ValueError for no tasks.
     """
     if not tasks:
         raise ValueError(f"tasks={list(tasks)} must not be empty")
@@ -141,21 +141,17 @@ def explorer(
             options=list(names), value=names[0], description="its name", continuous_update=False, **wide
         ),
     }
-    picture = widgets.Image(format="png")
+    score = once(score, known)
 
-    def update(_=None) -> None:
-        task, name = c["task"].value, c["name"].value.strip()
+    def look(task: str, name: str) -> tuple[Figure | None, str]:
+        name = name.strip()
         if not name:
-            return
-        for key in ((task, task), (task, name)):
-            if key not in known:
-                known[key] = score(*key)
+            return None, "type a name"
+        own, other = score(task, task), score(task, name)
         shown = {n: value for (t, n), value in known.items() if t == task}
-        picture.value = png(names_figure(shown, task, zero_shot[task], f"{task}: accuracy under each name"))
+        figure = names_figure(shown, task, zero_shot[task], f"{task}: accuracy under each name")
+        return figure, f"called {name!r}: {other:.1f} %; under its own name: {own:.1f} %"
 
-    for control in c.values():
-        control.observe(update, names="value")
-    update()
-    box = widgets.VBox([widgets.HBox(list(c.values())), picture])
-    box.controls, box.picture, box.known = c, picture, known
+    box = panel(c, look)
+    box.known = known
     return box

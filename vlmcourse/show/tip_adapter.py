@@ -8,9 +8,9 @@ One object carries what they need: `Cache`, a fitted TipAdapter or TipAdapterF s
 so that other alpha and beta cost no encoding. Figures return a matplotlib Figure, the explorer an ipywidgets box.
 """
 
-import io
 from typing import NamedTuple
 
+import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vlmcourse.methods.cache_model import cache_vote
 from vlmcourse.show.figures import scatter_text
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS
 
 RIGHT, WRONG = COLOURS[2], COLOURS[1]
@@ -220,29 +221,20 @@ def _by_class(axis, block, names, title: str, label: str, cmap: str, limits=(Non
 
 def explorer(cache: Cache, val: Cache | None = None, alpha_max: float = 10.0, beta_max: float = 100.0):
     """Sliders for the image, alpha and beta; below them the accuracies and the votes for that image."""
-    import ipywidgets as widgets
-
     options = {"continuous_update": False, "style": {"description_width": "90px"}, "layout": {"width": "420px"}}
-    image = widgets.IntSlider(0, 0, len(cache.labels) - 1, description="test image", **options)
-    alpha = widgets.FloatSlider(min(cache.alpha, alpha_max), min=0, max=alpha_max, step=0.1, description="α", **options)
-    beta = widgets.FloatLogSlider(
-        min(max(cache.beta, 0.1), beta_max), min=-1, max=np.log10(beta_max), step=0.05, description="β", **options
-    )
-    text, picture = widgets.HTML(), widgets.Image(format="png")
+    alpha, beta = min(cache.alpha, alpha_max), min(max(cache.beta, 0.1), beta_max)
+    c = {
+        "image": widgets.IntSlider(0, 0, len(cache.labels) - 1, description="test image", **options),
+        "alpha": widgets.FloatSlider(alpha, min=0, max=alpha_max, step=0.1, description="α", **options),
+        "beta": widgets.FloatLogSlider(beta, min=-1, max=np.log10(beta_max), step=0.05, description="β", **options),
+    }
 
-    def update(_=None):
-        now = (alpha.value, beta.value)
-        right = cache.logits(*now)[image.value].argmax() == cache.labels[image.value]
+    def look(image: int, *now: float) -> tuple[Figure, str]:
+        right = cache.logits(*now)[image].argmax() == cache.labels[image]
         shares = [f"test {100 * cache.accuracy(*now):.1f} %", f"zero-shot {100 * cache.accuracy(0.0):.1f} %"]
         if val is not None:
-            shares.insert(0, f"<b>validation {100 * val.accuracy(*now):.1f} %</b>")
-        text.value = f"accuracy: {' · '.join(shares)}; this image: {'right' if right else 'wrong'}"
-        figure, buffer = votes(cache, image.value, *now), io.BytesIO()
-        figure.savefig(buffer, format="png")
-        plt.close(figure)
-        picture.value = buffer.getvalue()
+            shares.insert(0, f"validation {100 * val.accuracy(*now):.1f} %")
+        sentence = f"accuracy: {' · '.join(shares)}; this image: {'right' if right else 'wrong'}"
+        return votes(cache, image, *now), sentence
 
-    for slider in (image, alpha, beta):
-        slider.observe(update, names="value")
-    update()
-    return widgets.VBox([image, alpha, beta, text, picture])
+    return panel(c, look)
