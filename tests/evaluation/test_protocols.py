@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlmcourse.evaluation.metrics import ece, harmonic_mean
+from vlmcourse.evaluation.hierarchy import hierarchical_consistent_accuracy, mean_treecut_accuracy
+from vlmcourse.evaluation.metrics import ece, harmonic_mean, top1
 from vlmcourse.evaluation.protocols import (
     PROTOCOLS,
     base_to_new,
@@ -11,8 +12,10 @@ from vlmcourse.evaluation.protocols import (
     domain_generalisation,
     evaluate,
     few_shot,
+    hierarchical,
 )
 from vlmcourse.tasks import get_task
+from vlmcourse.tasks.taxonomy import taxonomy_of
 
 
 @pytest.fixture
@@ -28,7 +31,8 @@ def fit(pixels, backbone):
 
 
 def test_names():
-    assert list(PROTOCOLS) == ["few_shot", "base_to_new", "domain_generalisation", "cross_task"]
+    names = ["few_shot", "base_to_new", "domain_generalisation", "cross_task", "hierarchical"]
+    assert list(PROTOCOLS)[: len(names)] == names
 
 
 def test_few_shot(fit, task, pixels, backbone):
@@ -64,6 +68,12 @@ def test_domain_generalisation(fit, task):
     few = task.domains["few"]
     assert metrics["few"] == method.for_classes(few.class_names).score(few)
     assert metrics["average"] == pytest.approx((metrics["dark"] + metrics["few"]) / 2)
+    assert domain_generalisation(fit, task, 4, 1, ["dark"]) == {
+        name: metrics[name] for name in ("source", "dark", "source_ece", "dark_ece")
+    } | {"average": metrics["dark"]}
+    for wrong in (["fog"], [], "dark"):
+        with pytest.raises(ValueError, match="domains must be some of dark, few, got"):
+            domain_generalisation(fit, task, 4, 1, wrong)
     with pytest.raises(ValueError, match="'toy2/half' has no shifted domains"):
         domain_generalisation(fit, replace(get_task("toy2"), name="toy2/half", domains={}), 4, 1)
 
@@ -74,6 +84,18 @@ def test_cross_task(fit, task):
     target = get_task("toy2")
     assert metrics["toy2"] == method.for_classes(target.class_names).score(target.test) == metrics["average"]
     assert len(fit.calls) == 2  # trained once per call
+
+
+def test_hierarchical_scores_every_node_of_the_tree_by_its_name(fit, task, pixels, backbone):
+    metrics = hierarchical(fit, task, 4, draw_seed=1)
+    assert list(metrics) == ["leaf", "hca", "mta", "top"] and len(fit.calls) == 1
+    method, tree = pixels(backbone).fit(*task.few_shot(4, 1)), taxonomy_of(task.class_names)
+    scores = method.for_classes(tree.names).logits(task.test)  # (N, V)
+    labels = task.test.labels
+    assert metrics["leaf"] == top1(scores[:, tree.leaf_cut], labels)
+    assert metrics["hca"] == hierarchical_consistent_accuracy(scores, labels, tree) <= metrics["leaf"]
+    assert metrics["top"] == top1(scores[:, tree.top_cut], tree.cut_labels(tree.top_cut)[labels])
+    assert metrics["mta"] == mean_treecut_accuracy(scores, labels, tree)
 
 
 @pytest.mark.parametrize("targets", ["toy2", (), ("toy",)])

@@ -1,19 +1,27 @@
 """The evaluation protocols as functions: what is trained on which draw, and tested on what.
 
 Each takes `fit(train, val) -> Method` (it builds a fresh method and fits it), the task, the shots and the seed of the
-draw, and returns metrics as {name: fraction}. All report top-1 over all test images and ECE with 15 bins; nothing is
-selected on test data.
+draw, and returns metrics as {name: fraction}. All but the hierarchical one report top-1 over all test images and ECE
+with 15 bins; nothing is selected on test data.
 
 few_shot              CoOp, IJCV 2022: K shots of all classes -> test of all classes
 base_to_new           CoCoOp, CVPR 2022: K shots of the base classes -> base and new, each with only its own names; H
 domain_generalisation CoOp: K shots of the task -> its test images and every shifted domain
 cross_task            CoCoOp: K shots of a source task -> other tasks, by their class names alone
+hierarchical          ProTeCt, CVPR 2024: K shots of the leaves of a taxonomy -> label sets of every granularity
 """
 
 from collections.abc import Callable, Sequence
 
+from vlmcourse.evaluation.hierarchy import (
+    hierarchical_consistent_accuracy,
+    leaf_accuracy,
+    mean_treecut_accuracy,
+    treecut_accuracy,
+)
 from vlmcourse.evaluation.metrics import ece, harmonic_mean, top1
 from vlmcourse.tasks import Split, Task, get_task
+from vlmcourse.tasks.taxonomy import taxonomy_of
 
 BINS = 15  # of the ECE
 Metrics = dict[str, float]
@@ -46,12 +54,20 @@ def base_to_new(fit: Callable, task: Task, shots: int, draw_seed: int, split_see
     return {"base": on_base, "new": on_new, "h": h, "base_ece": base_error, "new_ece": new_error}
 
 
-def domain_generalisation(fit: Callable, task: Task, shots: int, draw_seed: int) -> Metrics:
-    """{"source", each domain, "average" over the domains, "<each>_ece"}. A domain may have only some of the classes."""
+def domain_generalisation(
+    fit: Callable, task: Task, shots: int, draw_seed: int, domains: Sequence[str] | None = None
+) -> Metrics:
+    """{"source", each domain, "average" over the domains, "<each>_ece"}. A domain may have only some of the classes.
+
+    domains: names of some of the task's domains; None: all.
+    """
     if not task.domains:
         raise ValueError(f"task {task.name!r} has no shifted domains; choose a task whose `domains` are not empty")
+    chosen = list(task.domains) if domains is None else list(domains)
+    if not chosen or set(chosen) - set(task.domains):
+        raise ValueError(f"domains must be some of {', '.join(task.domains)}, got {domains!r}")
     method = fit(*task.few_shot(shots, draw_seed))
-    splits = {"source": task.test, **task.domains}
+    splits = {"source": task.test, **{name: task.domains[name] for name in chosen}}
     return _over_splits({name: (_moved(method, split), split) for name, split in splits.items()})
 
 
@@ -62,6 +78,23 @@ def cross_task(fit: Callable, task: Task, shots: int, draw_seed: int, targets: S
     splits = {"source": task.test, **{name: get_task(name).test for name in targets}}
     method = fit(*task.few_shot(shots, draw_seed))
     return _over_splits({name: (_moved(method, split), split) for name, split in splits.items()})
+
+
+def hierarchical(fit: Callable, task: Task, shots: int, draw_seed: int) -> Metrics:
+    """{"leaf", "hca", "mta", "top"}: leaf accuracy, HCA and MTA (see hierarchy.py), accuracy of the coarsest label set.
+
+    The tree is the part of the concept tree above the task's classes. Every node is scored by its name, so the method
+    must build its classifier from names.
+    """
+    tree = taxonomy_of(task.class_names)
+    method = fit(*task.few_shot(shots, draw_seed))
+    given = method.for_classes(tree.names, task.templates).logits(task.test), task.test.labels, tree
+    return {
+        "leaf": leaf_accuracy(*given),
+        "hca": hierarchical_consistent_accuracy(*given),
+        "mta": mean_treecut_accuracy(*given),
+        "top": treecut_accuracy(*given, tree.top_cut),
+    }
 
 
 def _moved(method, split: Split):
@@ -81,5 +114,5 @@ def _over_splits(pairs: dict) -> Metrics:
 
 
 PROTOCOLS: dict[str, Callable[..., Metrics]] = {
-    function.__name__: function for function in (few_shot, base_to_new, domain_generalisation, cross_task)
+    function.__name__: function for function in (few_shot, base_to_new, domain_generalisation, cross_task, hierarchical)
 }
