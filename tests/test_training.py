@@ -43,6 +43,11 @@ def test_lr_history_is_the_closed_form():
     assert run(epochs=3, schedule="cosine_per_step")[1]["lr"] == pytest.approx(last_of_each_epoch)
 
 
+def test_a_schedule_may_be_a_function_of_the_step():
+    history = run(epochs=3, schedule=lambda step, steps: 0.01 * (steps - step))[1]
+    assert history["lr"] == pytest.approx([0.05, 0.03, 0.01])
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_fit_equals_plain_torch(optimizer):
     data = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
@@ -96,6 +101,15 @@ def test_lr_scale_of_a_group_and_a_frozen_one():
     fit(groups, lambda i, s: ((fast - data[i]) ** 2 + (slow - data[i]) ** 2).mean(), 4, epochs=1, batch_size=4, lr=0.1,
         warmup_epochs=0, weight_decay=0.0)  # fmt: skip
     assert fast.item() == pytest.approx(0.2) and slow.item() == pytest.approx(0.02)
+
+
+def test_a_group_may_have_a_warm_up_of_its_own():
+    early, late = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    groups = [{"params": [early], "warmup_epochs": 0}, late]
+    history = fit(groups, lambda i, s: early.sum() + late.sum(), 4, epochs=2, batch_size=4, lr=0.1, warmup_epochs=2,
+                  momentum=0.0, weight_decay=0.0)  # fmt: skip
+    assert early.item() == pytest.approx(-sum(coop_lr(e, 2, 0.1, warmup_epochs=0) for e in range(2)))
+    assert late.item() == pytest.approx(-2e-5) and history["lr"] == [1e-5] * 2, "the rate of the last group"
 
 
 def test_clip_norm_bounds_the_step():

@@ -27,20 +27,19 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
         progress=False, on_epoch=None):  # fmt: skip
     """Minimise `loss_fn(indices, step)` over shuffled batches of 0..n-1, changing `parameters` in place.
 
-    parameters: leaf tensors, or groups {"params": [...], "lr_scale": 0.1}: a multiple of the scheduled rate.
+    parameters: leaf tensors, or groups {"params": [...], "lr_scale": 0.1, "warmup_epochs": 1}: a multiple of the rate.
     loss_fn: gets indices (b,) long on the CPU and the global step; returns a scalar or (scalar, {name: number}).
     drop_last: leave out the last incomplete batch, but only where n is at least one batch (as CoOp's loader does).
     clip_norm: largest gradient norm. repeats: optimiser steps per gradient, coop schedule alike (SoftCPT's release).
-    on_epoch(epoch, history): called after every epoch; True stops.
+    schedule: one of those above, or a function (step, steps) -> rate. on_epoch: called after epochs, True stops.
     Returns the history, per epoch: {"loss": mean over the steps, ...other logged means, "lr": rate of the last step}.
     ValueError for a bad argument, FloatingPointError where the loss is no longer finite.
     """
-    if schedule not in SCHEDULES or optimizer not in OPTIMIZERS:
+    if not (callable(schedule) or schedule in SCHEDULES) or optimizer not in OPTIMIZERS:
         raise ValueError(f"schedule={schedule!r} must be in {SCHEDULES} and optimizer={optimizer!r} in {OPTIMIZERS}")
     for name, value in {"n": n, "batch_size": batch_size, "repeats": repeats, "epochs": epochs}.items():
-        least = int(name != "epochs")
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r} must be a whole number >= {least}")
+        if not isinstance(value, int) or value < int(name != "epochs"):
+            raise ValueError(f"{name}={value!r} must be a whole number >= {int(name != 'epochs')}")
     if not 0 < lr < math.inf:
         raise ValueError(f"lr={lr!r} must be a positive number")
     groups = [dict(p) if isinstance(p, dict) else {"params": [p]} for p in parameters]
@@ -55,9 +54,10 @@ def fit(parameters, loss_fn, n, *, epochs, batch_size, lr, optimizer="sgd", mome
         batches, sums = torch.randperm(n, generator=shuffle).split(batch_size)[:per_epoch], defaultdict(float)
         for indices in batches:
             cosine = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
-            coop = coop_lr(repeats * epoch, epochs, lr, warmup_epochs, warmup_lr)
-            now = {"coop": coop, "cosine_per_step": cosine, "constant": lr}[schedule]
             for group in opt.param_groups:
+                coop = coop_lr(repeats * epoch, epochs, lr, group.get("warmup_epochs", warmup_epochs), warmup_lr)
+                named = {"coop": coop, "cosine_per_step": cosine, "constant": lr}
+                now = schedule(step, steps) if callable(schedule) else named[schedule]
                 group["lr"] = now * group.get("lr_scale", 1.0)
             with torch.enable_grad():
                 out = loss_fn(indices, step)

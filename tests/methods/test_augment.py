@@ -52,3 +52,15 @@ def test_bad_views_are_named(vit_backbone, train, views):
 def test_bad_crop_scales_are_named(vit_backbone, train, scale):
     with pytest.raises(ValueError, match="crop_scale="):
         TrainingFeatures(vit_backbone, train, crop_scale=scale)
+
+
+@pytest.mark.parametrize("views", [3, None])
+def test_without_flips_no_crop_is_mirrored(vit_backbone, train, views):
+    """Whole-image crops differ from the test view by a mirror image at most."""
+    options = {"views": views, "crop_scale": (1.0, 1.0), "seed": 0}
+    indices, plain = torch.arange(len(train)), TrainingFeatures(vit_backbone, train)
+    still, flipped = (TrainingFeatures(vit_backbone, train, flip=flip, **options) for flip in (False, True))
+    plain, still, flipped = plain(indices), still(indices), flipped(indices)
+    same = (flipped - still).abs().amax(dim=1) < 1e-4
+    assert 0 < same.sum() < len(train)
+    torch.testing.assert_close(still, plain, atol=1e-3, rtol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vlmcourse.backbone.features import image_features
-from vlmcourse.methods.tuned_tower import block_norms, with_own_parameters
+from vlmcourse.methods.tuned_tower import PIXELS, block_norms, image_tower, with_own_parameters
 from vlmcourse.methods.vision_prompts import TOKENS, encode_prompted
 
 
@@ -54,3 +54,30 @@ def test_features_start_at_the_frozen_ones_and_follow_the_copies(vit_backbone, t
         moved = new.encode_image(train.images)[[3, 0, 7]]
     torch.testing.assert_close(encode_prompted(new, tokens).detach(), moved, atol=1e-5, rtol=0)
     assert (moved - out.detach()).abs().max() > 1e-3
+
+
+def test_the_image_tower_by_name(vit_backbone, resnet_backbone):
+    names, buffers = image_tower(vit_backbone)
+    assert set(names) == {n for n, _ in vit_backbone.model.named_parameters() if n.startswith("visual.")}
+    assert buffers == []
+    front = {"visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding"}
+    assert set(names) - set(image_tower(vit_backbone, blocks_only=True)[0]) == front
+    assert "visual.bn1.running_mean" in image_tower(resnet_backbone)[1]
+    with pytest.raises(ValueError, match="needs a ViT"):
+        image_tower(resnet_backbone, blocks_only=True)
+
+
+def test_own_buffers_are_copies(resnet_backbone):
+    name = "visual.bn1.running_mean"
+    twin, own = with_own_parameters(resnet_backbone, [], [name])
+    theirs, ours = dict(resnet_backbone.model.named_buffers()), dict(twin.model.named_buffers())
+    assert ours[name] is own[name] and not own[name].requires_grad and torch.equal(own[name], theirs[name])
+    assert all((ours[n] is theirs[n]) == (n != name) for n in theirs)
+    with pytest.raises(ValueError, match=r"buffers=\['visual.bn1.weight'\] are not buffers"):
+        with_own_parameters(resnet_backbone, [], ["visual.bn1.weight"])
+
+
+def test_pixels_are_what_the_tower_reads(vit_backbone, train):
+    pixels = PIXELS(vit_backbone, train.images)
+    torch.testing.assert_close(pixels, vit_backbone.preprocess(train.images))
+    assert torch.equal(PIXELS(vit_backbone, pixels), pixels), "preprocessed images stay as they are"

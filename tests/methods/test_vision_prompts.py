@@ -46,6 +46,20 @@ def test_sets_and_prompts_per_image(vit_backbone, images):
     assert both.shape == (3, 5, 16)
 
 
+def test_prompts_may_be_functions_of_the_tokens_of_their_layer(vit_backbone, images):
+    tokens, shallow, seen = image_tokens(vit_backbone, images), draw(2, 48), []
+
+    def own(x):  # what the layer reads, without the prompts of before
+        seen.append(x)
+        return 2 * x[:, 3:6]
+
+    features = encode_prompted(vit_backbone, tokens, shallow, {1: own})
+    assert [x.shape for x in seen] == [tokens.shape]
+    expected = encode_prompted(vit_backbone, tokens, shallow, {1: 2 * seen[0][:, 3:6]})
+    torch.testing.assert_close(features, expected)
+    assert (features - encode_prompted(vit_backbone, tokens, shallow)).abs().max() > 1e-3
+
+
 def test_gradients_reach_every_prompt_and_nothing_else(vit_backbone, images):
     tokens = image_tokens(vit_backbone, images)
     shallow, deep = draw(2, 1, 3, 48).requires_grad_(), draw(2, 1, 3, 48, seed=1).requires_grad_()

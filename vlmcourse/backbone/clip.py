@@ -160,6 +160,18 @@ class Backbone:
         parts = [self.encode_text_embeddings(self.token_embedding(r), e, normalise=normalise) for r, e in batches]
         return torch.cat(parts)
 
+    def encode_text_tokens(self, sentences: Sequence[str], batch_size: int = 256) -> tuple[Tensor, Tensor]:
+        """Features of every token, (C, l, E) L2-normalised, and the positions of the end tokens, (C,).
+
+        Row `ends` of a sentence is its feature; rows behind it are padding and mean nothing.
+        """
+        lists = text.token_rows(self.tokenizer, sentences, self.context_length)
+        longest = max(map(len, lists))
+        rows = torch.tensor([row + [0] * (longest - len(row)) for row in lists], device=self.device)  # (C, l)
+        batches = [self.token_embedding(part) for part in rows.split(_checked(batch_size))]
+        features = torch.cat([text.encode_tokens(self.model, part) for part in batches])
+        return F.normalize(features, dim=-1), torch.tensor([len(row) - 1 for row in lists], device=self.device)
+
     def encode_text_embeddings(
         self, embeddings: Tensor, eot: Tensor, deep: text.Deep | None = None, normalise: bool = True
     ) -> Tensor:

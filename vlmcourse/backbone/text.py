@@ -42,6 +42,19 @@ def encode_embeddings(model, embeddings: Tensor, eot: Tensor, deep: Deep | None 
     return _read_out(model, x, eot.expand(lead).reshape(-1)).reshape(*lead, -1)
 
 
+def encode_tokens(model, embeddings: Tensor) -> Tensor:
+    """Joint-space features of *every* token, (N, l, E), not normalised; embeddings (N, l, D) without positions.
+
+    Only the end token was trained to stand for its sentence. TaI-DPT (CVPR 2023) reads the others like image regions.
+    """
+    length = embeddings.shape[-2]
+    x = embeddings + model.positional_embedding[:length].to(embeddings.dtype)
+    for block in model.transformer.resblocks:
+        x = block(x, attn_mask=model.attn_mask[:length, :length])
+    x, projection = model.ln_final(x), model.text_projection
+    return projection(x) if callable(projection) else x @ projection
+
+
 def encode_shared_prefix(model, prefix: Tensor, suffix: Tensor, eot: Tensor, deep: Deep | None = None) -> Tensor:
     """The same features as `encode_embeddings` of [prefix ; suffix_c], with the prefix computed once, not C times.
 

@@ -130,6 +130,11 @@ class Method:
         encoder, width = self.encoder, self.backbone.embed_dim
         if isinstance(x, Split):
             x = image_features(self.backbone, x, encoder=encoder, normalise=False)
+        elif isinstance(x, torch.Tensor) and x.ndim == 2 < encoder.ndim:
+            raise ValueError(
+                f"x={tuple(x.shape)} are features of the frozen tower, but {self.card.name} needs the {encoder.name} "
+                "of images: give images or a Split"
+            )
         elif not (isinstance(x, torch.Tensor) and x.ndim == encoder.ndim and (x.ndim < 3 or x.is_floating_point())):
             x = encoder(self.backbone, x)  # an image may have three axes, and then it holds whole numbers
         if encoder.unit and (x.shape[-1] != width or not x.is_floating_point()):

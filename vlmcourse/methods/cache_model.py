@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vlmcourse.methods.search import accuracy_grid, first_best
+
 
 def cache_keys(views):
     """(N, E) from raw features (views, N, E): averaged, then normalised (the other order gives other keys)."""
@@ -56,16 +58,7 @@ def search_on_validation(affinity, values, zero_shot, labels, betas, alphas):
     affinity (B, N), values (N, C), zero_shot (B, C), labels (B,). Affinities are computed once, by the caller; one pass
     per beta judges all alphas together. Ties go to the smallest beta, then alpha, as in the official search.
     """
-    labels = labels.to(affinity.device)
-    scale = torch.as_tensor(alphas, dtype=affinity.dtype, device=affinity.device)[:, None, None]  # (alphas, 1, 1)
-    size = max(
-        1, 2**25 // (len(alphas) * values.shape[1])
-    )  # queries at a time: bounds the memory, matters for ImageNet
-    correct = []
-    for beta in betas:
-        vote = cache_vote(affinity, values, float(beta))  # (B, C)
-        parts = zip(zero_shot.split(size), vote.split(size), labels.split(size), strict=True)
-        correct.append(sum(((z + scale * v).argmax(dim=-1) == y).sum(dim=1) for z, v, y in parts))  # (alphas,)
-    accuracy = torch.stack(correct).cpu().numpy() / len(labels)
-    i, j = np.unravel_index(accuracy.argmax(), accuracy.shape)
+    pairs = ((zero_shot, cache_vote(affinity, values, float(beta))) for beta in betas)
+    accuracy = accuracy_grid(pairs, labels, alphas)
+    i, j = first_best(accuracy)
     return GridSearch(float(betas[i]), float(alphas[j]), accuracy, np.asarray(betas), np.asarray(alphas))

@@ -39,11 +39,11 @@ def readable(name):
 
 
 @torch.no_grad()
-def template_features(backbone, class_names, templates):
-    """(C, K, E): the L2-normalised feature of every class name in every template."""
+def template_features(backbone, class_names, templates, normalise=True):
+    """(C, K, E): the feature of every class name in every template, L2-normalised unless normalise=False."""
     templates = check_templates(templates)
     sentences = [template.replace("{}", readable(name)) for name in class_names for template in templates]
-    text = backbone.encode_text(sentences).reshape(len(class_names), len(templates), -1)
+    text = backbone.encode_text(sentences, normalise=normalise).reshape(len(class_names), len(templates), -1)
     return full_precision(text)
 
 

@@ -45,16 +45,19 @@ def encode_prompted(backbone, tokens, shallow=None, deep=None, where="end", befo
     """(..., B, E) features of image tokens (B, 1 + P, Dv) with prompts, L2-normalised unless normalise=False.
 
     shallow: joins before the first block. deep: {layer: prompts}, which replace those of before at that layer. All
-    prompts are (..., K, M, Dv) with the same leading axes. where: "end" or "after_cls". ValueError for other shapes, or
+    prompts are (..., K, M, Dv) with the same leading axes, or functions of the tokens there, (sets B, 1 + P, Dv), that
+    return (sets B, M, Dv) or (M, Dv). where: "end" or "after_cls". ValueError for other shapes, or
     an image tower that is no ViT.
     """
     backbone.require_vit("prompts in the image tower")
     visual, deep, tokens = backbone.model.visual, deep or {}, tokens.to(backbone.dtype)
-    given = [p for p in (shallow, *deep.values()) if p is not None]
+    given = [p for p in (shallow, *deep.values()) if isinstance(p, torch.Tensor)]
     lead = max((p.shape[:-3] for p in given), key=len, default=torch.Size())
     B, sets = len(tokens), math.prod(lead)
 
     def flat(prompts):  # (sets B, M, Dv)
+        if callable(prompts):
+            return prompts
         prompts = prompts[None] if prompts.ndim == 2 else prompts
         if prompts.ndim < 3 or prompts.shape[-3] not in (1, B) or prompts.shape[-1] != tokens.shape[-1]:
             raise ValueError(

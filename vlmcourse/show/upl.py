@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from vlmcourse.methods.text_prompts.upl import Selection, select
+from vlmcourse.methods.pseudo_labels import Selection, select
 from vlmcourse.show.figures import curves
 from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS, HATCHES, MARKERS

@@ -57,7 +57,7 @@ class Split(Dataset):
                 raise ValueError(
                     f'templates: {template!r} must contain exactly one "{{}}", the place of the class name'
                 )
-        self.labels = self.check_labels(torch.as_tensor(labels))
+        self.labels = self.check_labels(labels if callable(labels) else torch.as_tensor(labels))
         if not (callable(images) or isinstance(images, Tensor)):
             raise TypeError(
                 f"images must be a uint8 tensor or a function that returns one, got {type(images).__name__}"
@@ -115,6 +115,11 @@ class Split(Dataset):
         return self._fingerprint
 
     @property
+    def image_fingerprint(self) -> str:
+        """Identifies the pictures in their order, for what is computed of pictures alone; may be the fingerprint."""
+        return self.fingerprint
+
+    @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
@@ -141,7 +146,7 @@ class Split(Dataset):
         """
         indices = torch.as_tensor(indices)
         if indices.dtype == torch.bool:
-            if indices.shape != self.labels.shape:
+            if indices.shape != (len(self),):
                 raise ValueError(f"indices: a mask must have shape ({len(self)},), got {tuple(indices.shape)}")
             indices = indices.nonzero().squeeze(1)
         if indices.ndim != 1 or indices.numel() == 0:

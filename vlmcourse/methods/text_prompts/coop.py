@@ -109,8 +109,12 @@ class CoOp(Method):
 
     def _loss(self, features, labels):
         """Loss of one batch, features (b, E), labels (b,); a descendant of CoOp adds its term."""
-        logits = self.backbone.logit_scale * features @ self.text_features().T  # (b, C)
+        logits = self.backbone.logit_scale * self._image_features(features) @ self.text_features().T  # (b, C)
         return F.cross_entropy(logits, labels)
+
+    def _image_features(self, x):
+        """(b, E) from what `encoder` makes of images; a descendant that changes the image tower runs it here."""
+        return x
 
     def _prompts(self, class_names):
         return ClassPrompts(self.backbone, class_names, self.n_ctx, self.class_token_position)
@@ -121,9 +125,10 @@ class CoOp(Method):
         shape = (len(self.class_names), self.n_ctx) if self.csc else (self.n_ctx,)
         return random_context(self.backbone, *shape, seed=self.seed, std=self.init_std)
 
-    def text_features(self):
-        """(C, E) L2-normalised class features of the present context, differentiable with respect to it."""
-        return self.prompts.encode(self.ctx, share_prefix=self.share_prefix)
+    def text_features(self, prompts=None):
+        """(C, E) L2-normalised class features of the present context, differentiable with respect to it. prompts: those
+        of other names, from _prompts."""
+        return (prompts or self.prompts).encode(self.ctx, share_prefix=self.share_prefix)
 
     @torch.no_grad()
     def _freeze(self):
@@ -131,6 +136,7 @@ class CoOp(Method):
         self.text = self.text_features()  # after training the text tower is no longer needed
 
     def _logits(self, features):
+        features = torch.cat([self._image_features(part) for part in features.split(256)])
         return self.backbone.logit_scale * features @ self.text.to(features).T
 
     def for_classes(self, class_names, templates=None):

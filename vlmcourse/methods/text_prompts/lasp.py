@@ -190,12 +190,7 @@ class LASP(CoOp):
         return super().inputs(x)
 
     def _image_features(self, x):
-        """(b, E) from what `encoder` makes of images."""
         return encode_prompted(self.tower, x) if self.tune_norms else x
-
-    def _logits(self, x):
-        features = torch.cat([self._image_features(part) for part in x.split(256)])
-        return super()._logits(features)
 
     def learned_parameters(self):
         if not self._fitted:
