@@ -15,7 +15,9 @@ from vlmcourse.paths import data_dir
 SEEDS = (1, 2, 3)
 WORDS = {"ctx_init": "a picture of a"}  # one of the frames that EmojiCLIP was pretrained with
 
-TEXT_PROMPT_TASKS = ["novel_signs", "office"]  # concepts without a picture in pretraining, and known ones
+TASKS = ["novel_signs", "office"]  # concepts without a picture in pretraining, and known ones
+SHIFTS = ["grey", "poster", "line_art", "blur", "noise", "clutter"]  # the robustness column
+
 TEXT_PROMPTS = {
     "zero_shot": {},
     "coop": WORDS | {"epochs": 50},
@@ -29,18 +31,53 @@ TEXT_PROMPTS = {
     "upl": WORDS | {"epochs": 50, "k": 4, "ensemble": 3},
     "tpt": WORDS | {"n_views": 32},
 }
+# Parts 4 and 5: one chapter, because their question is the same: prompt which tower?
+VISUAL_PROMPTS = {
+    "zero_shot": {},
+    "coop": WORDS | {"epochs": 50},
+    "vp": {"epochs": 10, "lr": 5.0, "batch_size": 32, "warmup_steps": 5},
+    "visual_prompt_tuning": {"depth": None, "lr": 0.1, "epochs": 10},
+    "reprompt": {"depth": None, "lr": 0.1, "epochs": 10},
+    "upt": {"epochs": 10},
+    "mvlpt": {"epochs": 10},
+    "maple": WORDS | {"epochs": 10, "batch_size": 32},
+    "cavpt": {"pretrain_epochs": 5, "epochs": 10, "warmup_epochs": 2},
+}
+
+
+def _few_shot(methods: dict) -> list[Job]:
+    return grid(**_axes(methods), shots=4, seed=list(SEEDS))
+
+
+def _base_to_new(methods: dict) -> list[Job]:
+    """16 shots; the seed also draws the halves of the classes."""
+    jobs = []
+    for seed in SEEDS:
+        jobs += grid(**_axes(methods), shots=16, protocol="base_to_new", options={"split_seed": seed}, seed=seed)
+    return jobs
+
+
+def _under_shift(methods: dict) -> list[Job]:
+    """16 shots, tested on the task and under SHIFTS."""
+    options = {"options": {"domains": SHIFTS}, "protocol": "domain_generalisation"}
+    return grid(**_axes(methods), shots=16, seed=list(SEEDS), **options)
+
+
+def _axes(methods: dict) -> dict:
+    return {"method": list(methods), "task": TASKS, "hyper": methods, "profile": "chapter"}
 
 
 def text_prompts() -> list[Job]:
     """Few-shot with 4 images per class, base-to-new with 16; three seeds: draw, start, halves of the classes."""
-    axes = {"method": list(TEXT_PROMPTS), "task": TEXT_PROMPT_TASKS, "hyper": TEXT_PROMPTS, "profile": "chapter"}
-    jobs = grid(shots=4, seed=list(SEEDS), **axes)
-    for seed in SEEDS:
-        jobs += grid(shots=16, seed=seed, protocol="base_to_new", options={"split_seed": seed}, **axes)
-    return jobs
+    return _few_shot(TEXT_PROMPTS) + _base_to_new(TEXT_PROMPTS)
 
 
-CHAPTERS = {"text_prompts": text_prompts}
+def visual_prompts() -> list[Job]:
+    """16 shots under shift, and base-to-new for all whose prompts can move to classes without images."""
+    return _under_shift(VISUAL_PROMPTS) + _base_to_new({n: h for n, h in VISUAL_PROMPTS.items() if n != "reprompt"})
+
+
+CHAPTERS = {function.__name__: function for function in (text_prompts, visual_prompts)}
 
 
 def records_dir(chapter: str) -> Path:

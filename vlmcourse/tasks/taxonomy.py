@@ -153,7 +153,7 @@ class Taxonomy:
         return torch.tensor(self.children(ROOT))
 
     def cut(self, opened: Sequence[bool] | Tensor) -> Tensor:
-        """The treecut (n,) of nodes, in their order, where internal node i is opened if opened[i]; the root always is."""
+        """The treecut (n,), in the order of the nodes: internal node i is opened if opened[i], the root always is."""
         opened = dict(zip(self.internal, torch.as_tensor(opened).tolist(), strict=True)) | {ROOT: True}
         labels, waiting = [], [ROOT]
         while waiting:
@@ -219,7 +219,8 @@ def _classes() -> tuple[str, ...]:
 def taxonomy_task() -> Task:
     """Up to four seen concepts of each subgroup that has two with enough drawings for 4 shots."""
     what = (
-        "Seen concepts with at least 8 look-alike clusters of held-out drawings, two to four of each subgroup; the tree "
-        "above them is vlmcourse.tasks.taxonomy.taxonomy_of(task.class_names): group > subgroup > concept. Up to 4 shots."
+        "Seen concepts with at least 8 look-alike clusters of held-out drawings, two to four of each subgroup, for up "
+        "to 4 shots. The tree above them, group > subgroup > concept, is "
+        "vlmcourse.tasks.taxonomy.taxonomy_of(task.class_names)."
     )
     return build_task("taxonomy", Family("Taxonomy", what, classes=_classes(), clusters=CLUSTERS))
