@@ -1,6 +1,5 @@
 """Figures of the chapters: the frontier and the ranking are right, the figures show every method, sliders redraw."""
 
-import ipywidgets as widgets
 import pytest
 
 from vlmcourse.show.chapter import base_new_figure, cost_figure, explorer, frontier, ranking, ranking_figure
@@ -38,10 +37,17 @@ def test_ranking_figure_may_be_empty():
 
 def test_sliders_redraw():
     box = explorer(KNOWN, NEW, SECONDS)
-    (weight, limit), picture = box.children[0].children, box.children[1]
-    assert isinstance(picture, widgets.Image)
-    first = picture.value
-    weight.value = 1.0
-    second = picture.value
-    limit.value = 1
-    assert first != second != picture.value
+    first = box.picture.value
+    assert box.message.value == "first: b"
+    box.controls["weight"].value = 0.0
+    second = box.picture.value
+    assert box.message.value == "first: a"
+    box.controls["limit"].value = 0.1
+    assert first != second != box.picture.value and box.message.value == "first: none is fast enough"
+
+
+def test_other_axes_and_weights_have_their_names():
+    points = {"easy": {n: (KNOWN[n], NEW[n]) for n in KNOWN}}
+    axis = base_new_figure(points, "b", ("drawn as known", "under shift")).axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("drawn as known, top-1 in %", "under shift, top-1 in %")
+    assert "weight of shifts" in ranking_figure(KNOWN, NEW, SECONDS, 0.5, 100, "shifts").axes[0].get_title()

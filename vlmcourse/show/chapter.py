@@ -11,14 +11,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vlmcourse.show.figures import bars
-from vlmcourse.show.playground import png
+from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS, MARKERS
 
+BASE_NEW = ("base classes", "new classes")
 
-def base_new_figure(points: Mapping[str, Mapping[str, tuple[float, float]]], reference: str) -> Figure:
+
+def base_new_figure(
+    points: Mapping[str, Mapping[str, tuple[float, float]]], reference: str, axes_are: tuple[str, str] = BASE_NEW
+) -> Figure:
     """New-class over base-class accuracy, a panel per task; grey lines join points of equal H.
 
     points: {task: {method: (base, new)}}, fractions. reference: the method whose two values are drawn as dashed lines.
+    axes_are: what the two values are, where they are something else.
     """
     figure, axes = plt.subplots(1, len(points), figsize=(4.9 * len(points), 4.4), squeeze=False)
     names = list(dict.fromkeys(name for by_method in points.values() for name in by_method))
@@ -35,9 +40,9 @@ def base_new_figure(points: Mapping[str, Mapping[str, tuple[float, float]]], ref
         b, n = by_method[reference]
         axis.axvline(100 * b, color="#555555", linestyle="--", linewidth=0.8)
         axis.axhline(100 * n, color="#555555", linestyle="--", linewidth=0.8)
-        axis.set(title=task, xlabel="base classes, top-1 in %", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axis.set(title=task, xlabel=f"{axes_are[0]}, top-1 in %", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axis.grid(False)
-    axes[0, 0].set_ylabel("new classes, top-1 in %")
+    axes[0, 0].set_ylabel(f"{axes_are[1]}, top-1 in %")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
@@ -83,26 +88,32 @@ def ranking(known: Mapping[str, float], new: Mapping[str, float], seconds: Mappi
     return dict(sorted(score.items(), key=lambda item: -item[1]))
 
 
-def ranking_figure(known: Mapping, new: Mapping, seconds: Mapping, weight: float, limit: float) -> Figure:
-    """`ranking` as bars."""
+def ranking_figure(
+    known: Mapping, new: Mapping, seconds: Mapping, weight: float, limit: float, second: str = BASE_NEW[1]
+) -> Figure:
+    """`ranking` as bars. second: what `new` holds."""
     score = ranking(known, new, seconds, weight, limit)
     figure, axis = plt.subplots(figsize=(7.4, 3))
     if score:
         bars({"score": [100 * v for v in score.values()]}, list(score), "weighted accuracy in %", axis=axis)
-    axis.set_title(f"weight of new classes {weight:.2f}, at most {limit:g} s for fitting")
+    axis.set_title(f"weight of {second} {weight:.2f}, at most {limit:g} s for fitting")
     return figure
 
 
-def explorer(known: Mapping, new: Mapping, seconds: Mapping, limits: Sequence[float] = (0.1, 1, 10, 100)):
-    """Sliders for the weight of new classes and the seconds one is ready to wait; the ranking follows."""
-    weight = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="new classes")
-    limit = widgets.SelectionSlider(options=list(limits), value=limits[-1], description="seconds")
-    output = widgets.Image(format="png")
+def explorer(
+    known: Mapping, new: Mapping, seconds: Mapping, limits: Sequence[float] = (0.1, 1, 10, 100),
+    second: str = BASE_NEW[1],
+) -> widgets.VBox:  # fmt: skip
+    """A `panel` with sliders for the weight of what `new` holds (second: its name) and the seconds one is ready to
+    wait; the ranking follows."""
+    style = {"style": {"description_width": "110px"}}
+    c = {
+        "weight": widgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description=second, **style),
+        "limit": widgets.SelectionSlider(options=list(limits), value=limits[-1], description="seconds", **style),
+    }
 
-    def update(_=None):
-        output.value = png(ranking_figure(known, new, seconds, weight.value, limit.value))
+    def look(weight: float, limit: float) -> tuple[Figure, str]:
+        first = next(iter(ranking(known, new, seconds, weight, limit)), "none is fast enough")
+        return ranking_figure(known, new, seconds, weight, limit, second), f"first: {first}"
 
-    for slider in (weight, limit):
-        slider.observe(update, names="value")
-    update()
-    return widgets.VBox([widgets.HBox([weight, limit]), output])
+    return panel(c, look)
