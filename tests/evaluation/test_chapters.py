@@ -8,12 +8,27 @@ from vlmcourse.evaluation.records import load_records
 from vlmcourse.methods import list_methods
 from vlmcourse.tasks import get_task
 
+PARTS = {  # families, the grid, and methods that answer another question or cost too much
+    "text_prompts": (["text prompt"], chapters.TEXT_PROMPTS, {"plot_pp"}),
+    "visual_prompts": (["visual prompt", "text-visual prompt"], chapters.VISUAL_PROMPTS, set()),
+    "adapters": (["adapter"], chapters.ADAPTERS, set()),
+    "other_methods": (["other"], chapters.OTHER_METHODS, set()),
+}
 
-def test_every_text_prompt_for_single_labels_is_compared():
-    registered = {n for n, cls in list_methods("text prompt").items() if "multi-label" not in cls.card.setup}
-    assert registered - set(chapters.TEXT_PROMPTS) <= {"plot_pp"}  # its tower runs once per set of visual prompts
-    jobs = chapters.text_prompts()
-    assert len(set(jobs)) == len(jobs)
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_single_label_method_of_the_part_is_compared(part):
+    families, grid, left_out = PARTS[part]
+    setups = {n: cls.card.setup for family in families for n, cls in list_methods(family).items()}
+    single_label = {n for n, s in setups.items() if not s.startswith(("multi-label", "dense")) and "taxonomy" not in s}
+    assert single_label - set(grid) == left_out
+    jobs = chapters.CHAPTERS[part]()
+    assert len(set(jobs)) == len(jobs) and {job.method for job in jobs} == set(grid)
+
+
+def test_a_method_that_needs_the_tasks_name_gets_it():
+    jobs = [job for job in chapters.adapters() if job.method == "svl_adapter"]
+    assert jobs and all(dict(job.hyper)["unlabelled"] == job.task for job in jobs)
 
 
 @pytest.mark.parametrize("chapter", chapters.CHAPTERS)
