@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vlmcourse.tasks.base import Split
+from vlmcourse.tasks.multi_label import MultiLabelSplit
 
 NAMES = ("tabby cat", "dog", "hot air balloon", "red_fox")
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
@@ -53,3 +54,48 @@ def test_split():
 def tower(request):
     """Both kinds of image tower, one after the other."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def mask_splits():
+    """A function that makes splits with masks: the left and right halves of an image show two of the classes."""
+    from vlmcourse.tasks.segmentation import IGNORE, MaskSplit
+
+    def make(n=8, seed=0, names=NAMES, size=32, ignore_middle=True):
+        draw, pattern = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(99)
+        colours = torch.randint(0, 256, (len(names), 3, 1, 1), generator=pattern).float()
+        sides = torch.stack([torch.randperm(len(names), generator=draw)[:2] for _ in range(n)])  # (n, 2)
+        left = torch.arange(size) < size // 2
+        labels = torch.where(left, sides[:, :1, None], sides[:, 1:, None]).expand(n, size, size)
+        images = torch.where(left, colours[sides[:, 0]], colours[sides[:, 1]]).expand(n, 3, size, size)
+        labels = labels.clone()
+        if ignore_middle:
+            labels[:, :, size // 2 - 1 : size // 2 + 1] = IGNORE
+        noisy = images + 20 * torch.randn(images.shape, generator=draw)
+        return MaskSplit(noisy.clamp(0, 255).to(torch.uint8), labels, names, TEMPLATES, f"halves/{seed}")
+
+    return make
+
+
+QUARTERS = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250], [240, 240, 20]])
+
+
+def make_multi_label(n=24, seed=0, size=32, name="toy"):
+    """MultiLabelSplit: class c fills quarter c of the image with its colour, or is absent; one to four classes."""
+    """n images of one to three classes; class c fills quarter c of the image with its colour."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(n, 4, generator=draw) < 0.5).long()
+    labels[torch.arange(n), torch.randint(4, (n,), generator=draw)] = 1
+    images = 60 * torch.rand(n, 3, size, size, generator=draw) + 100
+    half = size // 2
+    for c, (top, left) in enumerate(((0, 0), (0, half), (half, 0), (half, half))):
+        rows = (labels[:, c] == 1).nonzero().squeeze(1)
+        noise = 10 * torch.randn(len(rows), 3, half, half, generator=draw)
+        images[rows, :, top : top + half, left : left + half] = QUARTERS[c][None, :, None, None] + noise
+    return MultiLabelSplit(images.clamp(0, 255).to(torch.uint8), labels, NAMES, TEMPLATES, name)
+
+
+@pytest.fixture(scope="session")
+def multi_label():
+    """A function that makes splits with several labels per image: multi_label(n=24, seed=0)."""
+    return make_multi_label

@@ -29,6 +29,9 @@ def test_template_features_are_one_row_per_class_and_template(vit_backbone):
     rows = template_features(vit_backbone, NAMES, ("a photo of a {}.", "an icon of a {}."))
     assert rows.shape == (3, 2, vit_backbone.embed_dim)
     torch.testing.assert_close(rows[1, 1], vit_backbone.encode_text(["an icon of a red fox."])[0])
+    raw = template_features(vit_backbone, NAMES, ("a photo of a {}.", "an icon of a {}."), normalise=False)
+    torch.testing.assert_close(F.normalize(raw, dim=-1), rows)
+    assert (raw.norm(dim=-1) - 1).abs().min() > 1e-3
 
 
 def test_braces_in_a_name_are_text(vit_backbone):

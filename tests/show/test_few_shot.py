@@ -4,7 +4,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from vlmcourse.show.few_shot import few_shot_panels
+from vlmcourse.show.few_shot import few_shot_panels, seeds_figure
 
 
 def test_panels_show_means_bands_and_the_zero_shot_line():
@@ -24,3 +24,11 @@ def test_panels_show_means_bands_and_the_zero_shot_line():
     assert abs(low - 40) < 1e-6, "one standard deviation with ddof 0 below 45"
     figure.canvas.draw()
     plt.close("all")
+
+
+def test_seeds_figure_shows_means_every_seed_and_zero_shot():
+    axis = seeds_figure({"a": [70.0, 80.0], "b": [60.0]}, 25.0).axes[0]
+    assert [bar.get_width() for bar in axis.patches] == [75.0, 60.0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]
+    lines = [list(line.get_xdata()) for line in axis.get_lines()]
+    assert lines == [[70.0, 80.0], [60.0], [25.0, 25.0]]

@@ -83,11 +83,11 @@ def image_features(
 ) -> Tensor:
     """Features of a split's images, on the backbone's device and in its precision, without gradients.
 
-    split: has `images` (uint8 (N, 3, H, W)), `fingerprint` (`image_fingerprint` goes first) and a length N. With
-    views = 1 and no crop_scale: the test view (resized, centre crop), shape (N, E). Otherwise random resized crops, shape (views, N, E): the area is drawn
-    from crop_scale (default 0.08 to 1), mirrored half of the time if `flip`, reproducible by `seed`. normalise:
-    L2-normalised (default), or raw. cache: False neither reads nor writes files. encoder: POOLED, or another with
-    shape (N, ...) in place of (N, E).
+    split: has `images` (uint8 (N, 3, H, W)), `fingerprint` (`image_fingerprint` goes first) and a length N. With views
+    = 1 and no crop_scale: the test view (resized, centre crop), shape (N, E). Otherwise random resized crops, shape
+    (views, N, E): the area is drawn from crop_scale (default 0.08 to 1), mirrored half of the time if `flip`,
+    reproducible by `seed`. normalise: L2-normalised (default), or raw. cache: False neither reads nor writes files.
+    encoder: POOLED, or another with shape (N, ...) in place of (N, E).
     """
     if not isinstance(views, int) or views < 1:
         raise ValueError(f"views={views!r}, expected an integer of at least 1")

@@ -9,6 +9,7 @@ base_to_new           CoCoOp, CVPR 2022: K shots of the base classes -> base and
 domain_generalisation CoOp: K shots of the task -> its test images and every shifted domain
 cross_task            CoCoOp: K shots of a source task -> other tasks, by their class names alone
 hierarchical          ProTeCt, CVPR 2024: K shots of the leaves of a taxonomy -> label sets of every granularity
+Those for several labels per image stand in multi_label_protocols.py, the one for masks in segmentation.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from vlmcourse.evaluation.hierarchy import (
     treecut_accuracy,
 )
 from vlmcourse.evaluation.metrics import ece, harmonic_mean, top1
+from vlmcourse.evaluation.multi_label_protocols import partial_labels, zero_shot_multi_label
+from vlmcourse.evaluation.segmentation import segmentation
 from vlmcourse.tasks import Split, Task, get_task
 from vlmcourse.tasks.taxonomy import taxonomy_of
 
@@ -114,5 +117,15 @@ def _over_splits(pairs: dict) -> Metrics:
 
 
 PROTOCOLS: dict[str, Callable[..., Metrics]] = {
-    function.__name__: function for function in (few_shot, base_to_new, domain_generalisation, cross_task, hierarchical)
+    function.__name__: function
+    for function in (
+        few_shot,
+        base_to_new,
+        domain_generalisation,
+        cross_task,
+        hierarchical,
+        partial_labels,
+        zero_shot_multi_label,
+        segmentation,
+    )  # fmt: skip
 }

@@ -70,7 +70,11 @@ def segmentation(fit: Callable, task: Task, shots: int, draw_seed: int) -> dict[
         for name, split in {"test": task.test, **task.domains}.items()
     }
     whole, others = matrices.pop("test"), {name: mean_iou(matrix) for name, matrix in matrices.items()}
-    metrics = {"miou": mean_iou(whole), "pixel_accuracy": pixel_accuracy(whole), "class_accuracy": class_accuracy(whole)}
+    metrics = {
+        "miou": mean_iou(whole),
+        "pixel_accuracy": pixel_accuracy(whole),
+        "class_accuracy": class_accuracy(whole),
+    }
     return metrics | others | ({"average": sum(others.values()) / len(others)} if others else {})
 
 

@@ -40,7 +40,11 @@ class DenseMethod(Method):
     def score_maps(self, x):
         """S (N, C, h, w) float32, as the method compares them. x: a Split, images, or features of its encoder."""
         self._require_fit()
-        return torch.cat([self._maps(self.inputs(part)).float() for part in self._chunks(x)])
+        return torch.cat([self._selected(part) for part in self._chunks(x)])
+
+    def _selected(self, part):
+        maps = self._maps(self.inputs(part)).float()
+        return maps if self._columns is None else maps[:, self._columns]  # what for_classes kept
 
     @torch.no_grad()
     def logits(self, x, size=None):
@@ -52,7 +56,7 @@ class DenseMethod(Method):
         """(N, H, W) long: the class of every pixel."""
         self._require_fit()
         size = size or self._size(x)
-        parts = [enlarge(self._maps(self.inputs(part)).float(), size).argmax(dim=1) for part in self._chunks(x)]
+        parts = [enlarge(self._selected(part), size).argmax(dim=1) for part in self._chunks(x)]
         return torch.cat(parts)
 
     predict = segment

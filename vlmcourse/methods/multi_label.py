@@ -12,7 +12,7 @@ from vlmcourse.tasks.multi_label import MultiLabelSplit
 
 
 class MultiLabelMethod(Method):
-    """Base of the methods that see an image as the whole and its regions (B, 1 + N, E). path, positions: see regions.py.
+    """Base of the methods that see an image as the whole and its regions (B, 1 + N, E). path, positions: of regions.py.
 
     A subclass writes `_logits(features)` (B, C) and, like every method, `_fit`."""
 

@@ -1,9 +1,9 @@
 """Labels read off sentences: which classes a caption names (the noun filtering of TaI-DPT, CVPR 2023).
 
-Words are lower-cased and brought to the singular; names of several words go first and are taken out, so that "bus stop"
-is not a bus; then single words. A class is PRESENT if one of its synonyms occurs. Longer synonyms go before shorter ones,
-equal ones by the alphabet, so labels do not depend on the order of anything. Matching is literal: "orange" the colour
-counts as the fruit.
+Words are lower-cased and brought to the singular; names of several words go first and are taken out, so that an "alarm
+clock" is not a clock as well; then single words. A class is PRESENT if one of its synonyms occurs. Longer synonyms go
+before shorter ones, equal ones by the alphabet, so labels do not depend on the order of anything. Matching is literal:
+"orange" the colour counts as the fruit, and a "bus stop" as a bus where no class is called so.
 """
 
 import re
@@ -27,9 +27,8 @@ def singular(word: str) -> str:
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("ses", "xes", "zes", "ches", "shes")) and word[:-2].endswith(("s", "x", "z", "ch", "sh")):
-        stem = word[:-2]
-        return stem if stem.endswith(("ss", "us", "x", "z", "ch", "sh")) else word[:-1]  # "glasses" but "houses"
+    if word.endswith(("sses", "uses", "xes", "zzes", "ches", "shes")) and not word.endswith(("houses", "mouses")):
+        return word[:-2]
     return word[:-1]
 
 

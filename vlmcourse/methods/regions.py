@@ -2,15 +2,15 @@
 
 A `region_encoder` gives (B, 1 + N, E): row 0 the whole image, rows 1..N its regions, row by row. Where they come from:
 
-    ResNet  "value"    c_proj(v_proj(x_i)) of every position of the last map (DualCoOp, TaI-DPT). positions=True: with the
-                       pool's positional embedding, row 0 is the mean token on the same way (DualCoOp); positions=False:
-                       without it, row 0 is the attention pool without it (TaI-DPT)
-    ViT     "windows"  windows of side h = ceil(H / 2) every ceil(h / 2) of the patch grid: the tower runs on the patches
-                       of one window alone, its class token is the region's feature; row 0 is the pooled feature
+    ResNet  "value"    c_proj(v_proj(x_i)) of every position of the last map (DualCoOp, TaI-DPT). positions=True: with
+                       the pool's positional embedding, row 0 is the mean token on the same way (DualCoOp);
+                       positions=False: without it, row 0 is the attention pool without it (TaI-DPT)
+    ViT     "windows"  windows of side h = ceil(H / 2) every ceil(h / 2) of the patch grid: the tower runs on the
+                       patches of one window alone, its class token is the region's feature; row 0 is the pooled feature
             "value" | "value+residual" | "full"   patch tokens, see `Backbone.dense_features`; row 0 as above
 
-The papers know ResNets only. A ViT's patch tokens are not trained to agree with texts, a class token is, whatever patches
-it sees; and what costs most, the patch embedding, runs once for all windows.
+The papers know ResNets only. A ViT's patch tokens are not trained to agree with texts, a class token is, whatever
+patches it sees; and what costs most, the patch embedding, runs once for all windows.
 """
 
 import math

@@ -70,7 +70,7 @@ def count_figure(
     curves(mean, counts, "sentences per class", "top-1 in %", std, axis)
     for i, (name, level) in enumerate(levels.items()):
         axis.axhline(level, color=COLOURS[6], linestyle=("--", ":")[i % 2], linewidth=1.2, label=name)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

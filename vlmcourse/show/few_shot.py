@@ -1,4 +1,4 @@
-"""Accuracy over the number of labelled images, several methods and tasks side by side."""
+"""Accuracy of few-shot methods: over the number of labelled images, or side by side with a mark for every seed."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,4 +28,20 @@ def few_shot_panels(results: dict, tasks, shots, titles=None) -> Figure:
         axis.set(xlabel="shots per class", title=(titles or {}).get(task, task))
     axes[0, 0].set_ylabel("test accuracy (%)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
+    return figure
+
+
+def seeds_figure(results: dict, zero_shot: float) -> Figure:
+    """results: {name: top-1 in % per seed}: a bar for the mean, a mark for each seed; the dashed line is zero-shot."""
+    figure, axis = plt.subplots(figsize=(7.6, 0.9 + 0.5 * len(results)))
+    for i, values in enumerate(results.values()):
+        colour = COLOURS[i % len(COLOURS)]
+        axis.barh(i, np.mean(values), 0.6, color=colour, alpha=0.45)
+        spots = i + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [i]
+        axis.plot(values, spots, MARKERS[i % len(MARKERS)], color=colour, linestyle="")
+    axis.axvline(zero_shot, color="#555555", linestyle="--", linewidth=1, label="zero-shot")
+    axis.set_yticks(range(len(results)), list(results))
+    axis.set(xlabel="top-1 in %", xlim=(0, 100))
+    axis.invert_yaxis()
+    figure.legend(loc="outside lower right", fontsize=8)
     return figure

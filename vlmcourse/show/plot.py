@@ -18,6 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from vlmcourse.methods.transport import sinkhorn
+from vlmcourse.show.attention import maps_figure
 from vlmcourse.show.panel import panel
 from vlmcourse.show.style import COLOURS
 
@@ -79,31 +80,10 @@ def shares(plans: Tensor) -> Tensor:
 
 def plans_figure(images: Tensor, plans: Tensor, titles: Sequence[str]) -> Figure:
     """images (R, 3, S, S) uint8, plans (R, P, N) of one class each, P a square; a row per image, a column per prompt"""
-    side = round(plans.shape[1] ** 0.5)
-    if side * side != plans.shape[1]:
-        raise ValueError(f"plans={tuple(plans.shape)} must be (R, P, N) with P positions of a square grid")
-    values = shares(plans).detach().float().cpu()
-    columns = plans.shape[2]
-    figure, axes = plt.subplots(len(images), 1 + columns, figsize=(1.5 * (1 + columns) + 0.9, 1.6 * len(images)),
-                                squeeze=False)  # fmt: skip
-    low, high = float(values.min()), float(values.max())
-    for row, image, shown, title in zip(axes, images, values, titles, strict=True):
-        picture = image.permute(1, 2, 0).numpy()
-        size = picture.shape[0]
-        row[0].imshow(picture)
-        row[0].set_ylabel(title, fontsize=8)
-        for n, axis in enumerate(row[1:]):
-            axis.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=255)
-            heat = axis.imshow(shown[:, n].reshape(side, side).numpy(), cmap="viridis", vmin=low, vmax=high, alpha=0.75,
-                               extent=(-0.5, size - 0.5, size - 0.5, -0.5))  # fmt: skip
-    for axis in axes.flat:
-        axis.set_xticks([]), axis.set_yticks([])
-        axis.grid(False)
-    for n in range(columns):
-        axes[0, 1 + n].set_title(f"prompt {n + 1}")
-    axes[0, 0].set_title("image")
-    figure.colorbar(heat, ax=axes, label="share of the prompt (1 = even)", shrink=0.8)
-    return figure
+    titles_of_columns = [f"prompt {n + 1}" for n in range(plans.shape[2])]
+    return maps_figure(
+        images, shares(plans).transpose(1, 2), titles, titles_of_columns, "share of the prompt (1 = even)"
+    )
 
 
 def explorer(method, split, eps: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.5)) -> widgets.VBox:

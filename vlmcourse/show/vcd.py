@@ -90,7 +90,7 @@ def length_figure(lengths: Sequence[float], shares: Mapping[str, Sequence[float]
     first = next(iter(shares.values()))
     for x, y, name in zip(lengths, first, names, strict=True):
         axis.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
-    axis.axhline(100 / len(names), color="#555555", linestyle="--", linewidth=1, label="share in the test set")
+    axis.axhline(100 / len(names), color="#555555", linestyle="--", linewidth=1, label="equal shares")
     axis.set(xlabel="length of the mean vector of the class", ylabel="share of the predictions in %")
     axis.legend(fontsize=8)
     return figure

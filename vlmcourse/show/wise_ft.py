@@ -43,7 +43,11 @@ def idea_figure() -> Figure:
 
 
 def path_figure(
-    weights: Sequence, outputs: Sequence, alphas: Sequence[float], chosen: float = 0.5, title: str = ""
+    weights: Sequence,
+    outputs: Sequence,
+    alphas: Sequence[float],
+    chosen: float = 0.5,
+    ylabel: str = "mean top-1 under shift in %",
 ) -> Figure:
     """weights, outputs: for every seed a table (alphas, 1 + domains); means as thick lines, seeds as thin ones."""
     figure, axis = plt.subplots(figsize=(7, 4.4))
@@ -60,7 +64,7 @@ def path_figure(
         at = x.mean(0)[i], y.mean(0)[i]
         axis.plot(*at, marker, color="black", markersize=12 if marker == "*" else 8, zorder=3)
         axis.annotate(text, at, textcoords="offset points", xytext=shift, fontsize=9)
-    axis.set(xlabel="top-1 on the source in %", ylabel="mean top-1 under shift in %", title=title)
+    axis.set(xlabel="top-1 on the source in %", ylabel=ylabel)
     axis.legend(fontsize=9, loc="lower center")
     return figure
 

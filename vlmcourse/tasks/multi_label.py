@@ -1,8 +1,8 @@
 """Tasks in which an image has several labels: scenes of two to five different things, in artwork EmojiCLIP never saw.
 
 Labels are (N, C): 1 the class is there (PRESENT), 0 it is not (ABSENT), -1 nobody said (UNKNOWN). Only training labels
-are ever unknown: `split.hide_labels(share_known, seed)` keeps every entry, positive or negative, independently with that
-probability. Known entries of a smaller share are known for a larger one, too (same seed), so curves over the share
+are ever unknown: `split.hide_labels(share_known, seed)` keeps every entry, positive or negative, independently with
+that probability. Known entries of a smaller share are known for a larger one, too (same seed), so curves over the share
 compare like with like. Classes of a task are cut in two for zero-shot recognition: `task.seen_unseen()`.
 
 Scenes are composed with the preset SEVERAL (nearly no overlap), each object of another class, classes drawn evenly; the
@@ -28,7 +28,7 @@ from vlmcourse.world.concepts import load_concepts
 
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 OBJECTS = (2, 5)  # in a scene, least and most
-SIZES = {"train": 40, "val": 8, "test": 20}  # scenes for each class of the task
+SIZES = {"train": 24, "val": 4, "test": 16}  # scenes for each class of the task
 RECIPE = "several 1"  # change it when the same numbers would give other images
 
 __all__ = ["ABSENT", "PRESENT", "UNKNOWN", "MultiLabelSplit", "MultiLabelTask", "SeenUnseen"]
@@ -71,7 +71,7 @@ class MultiLabelSplit(Split):
 
     @property
     def image_fingerprint(self) -> str:
-        """Identifies the pictures in their order: what is computed of them does not depend on which labels are known."""
+        """Identifies the pictures in their order; what is computed of them does not depend on the labels."""
         root, indices = self.origin
         whole = len(indices) == len(root) and torch.equal(indices, torch.arange(len(root)))
         return root.fingerprint if whole else digest("pictures", root.fingerprint, indices.numpy().tobytes())

@@ -5,7 +5,8 @@
 
 Things are held-out drawings of concepts that EmojiCLIP knows; a drawing is in one of train, val and test only, as in
 `emoji.py`. What an outline encloses belongs to the thing, as in a polygon drawn by hand. The outermost pixels of every
-region belong to no class (IGNORE), as in the void rim of Pascal VOC: there artwork is half transparent. Domains: drawings by artists whose style pretraining never saw, and changes of style.
+region belong to no class (IGNORE), as in the void rim of Pascal VOC: there artwork is half transparent.
+Domains: drawings by artists whose style pretraining never saw, and changes of style.
 Shapes: images (N, 3, 64, 64) uint8, labels (N, 64, 64) uint8 in 0..C-1 or IGNORE.
 """
 
@@ -30,7 +31,8 @@ from vlmcourse.world.styles import compose_in_style
 
 IGNORE = 255  # pixels that neither train nor count
 THINGS = (
-    "bus", "airplane", "coffee", "musical note", "book", "gift", "camera", "house", "rocket", "umbrella", "key", "cloud",
+    "bus", "airplane", "coffee", "musical note", "book", "gift", "camera", "house", "rocket", "umbrella", "key",
+    "cloud",
 )  # fmt: skip
 STUFF = {  # class name: kind of background
     "plain background": "plain", "striped background": "stripes", "checked background": "checks",
@@ -211,7 +213,7 @@ def segmentation() -> Task:
     return Task(
         name="segmentation", title="Segmentation", **splits, domains=domains, kind="segmentation",
         what="Scenes of two or three things on a plain, striped or checked background or in a landscape: a class for "
-        "every pixel. EmojiCLIP knows the things; its captions say little about grounds, so that these must be learned.",
+        "every pixel. EmojiCLIP knows the things; its captions say little about grounds, which must be learned.",
         licence="see data/sprites/licences: MIT, Apache-2.0, CC-BY, CC0, ISC, OFL, Unlicense; domain new_artists also "
         "CC-BY-SA-4.0 and GPL-2.0 from data/sprites/share-alike",
         source="held-out artwork of data/sprites, composed by vlmcourse.world.compose (preset SEVERAL)",

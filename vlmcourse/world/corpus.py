@@ -1,7 +1,7 @@
 """A corpus of captions for pictures that nobody painted: what people write in this world, by the thousand.
 
-Captions of single concepts (sentences, names with visual phrases) and of scenes of one to five concepts, in the words of
-captions.py. TaI-DPT (CVPR 2023) learns prompts from such text alone; its corpus is the captions of COCO.
+Captions of single concepts (sentences, names with visual phrases) and of scenes of one to five concepts, in the words
+of captions.py. TaI-DPT (CVPR 2023) learns prompts from such text alone; its corpus is the captions of COCO.
 """
 
 from collections.abc import Sequence

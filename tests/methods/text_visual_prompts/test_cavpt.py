@@ -78,6 +78,7 @@ def test_candidates_are_the_likeliest_classes_of_frozen_clip(vit_backbone, train
     assert torch.equal(look.classes, zero_shot.argsort(descending=True)[:, :2])
     assert look.shares.shape == (1, 20, 2, 17 + 3) and look.prompts.shape == (1, 20, 2, 48)
     torch.testing.assert_close(look.shares.sum(-1), torch.ones(1, 20, 2))
+    assert look.n_extra == 3 and torch.equal(look.on_positions, look.shares[..., 1:17])
     assert CAVPT(vit_backbone, **SHORT | {"n_class_prompts": 10}).fit(train).look(test_split).classes.shape == (20, 4)
 
 
@@ -259,6 +260,20 @@ def test_words_positions_and_templates(vit_backbone, train):
     assert torch.equal(method.text, class_features(vit_backbone, train.class_names, "an icon of a {}."))
 
 
+def test_frozen_features_of_the_one_view_are_computed_once(vit_backbone, train, monkeypatch):
+    known, inner = [], CAVPT.candidates
+
+    def spy(self, tokens, pooled=None):
+        out = inner(self, tokens, pooled)
+        known.append(pooled is not None and torch.equal(out[0], inner(self, tokens)[0]))
+        return out
+
+    monkeypatch.setattr(CAVPT, "candidates", spy)
+    for views in (1, 2):
+        CAVPT(vit_backbone, **SHORT | {"epochs": 1, "views": views}).fit(train)
+    assert known == [True, True, False, False]
+
+
 def test_single_images_and_seeds(vit_backbone, train, test_split):
     torch.manual_seed(0)
     one = CAVPT(vit_backbone, seed=1, **SHORT).fit(train)
@@ -276,7 +291,7 @@ def test_loss_stays_on_the_backbones_device(vit_backbone, fake_cuda):
     method = CAVPT(backbone, **SMALL, alpha=0)
     method.class_names, method.templates = ("cat", "hot air balloon"), ("a photo of a {}.",)
     method._start()
-    method.draw = None
+    method.draw = method.train_pooled = None
     tokens, labels = torch.randn(3, 17, 48, device="cuda"), torch.zeros(3, device="cuda").long()
     loss, parts = method._loss(tokens, labels, None)
     assert {t.device.type for t in (loss, *parts.values())} == {"cuda"}

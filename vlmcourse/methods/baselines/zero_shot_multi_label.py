@@ -2,7 +2,7 @@
 
     w_c  (E,)    class text from templates, as in single-label zero-shot CLIP
     pooled       score_c = s cos(f, w_c)                                          f the feature of the whole image
-    regions      score_c = s sum_i a_ci cos(v_i, w_c),  a_c = softmax_i(beta cos(v_i, w_c)),  v_0 = f, v_1 ... v_N regions
+    regions      score_c = s sum_i a_ci cos(v_i, w_c),  a_c = softmax_i(beta cos(v_i, w_c)); v_0 = f, then N regions
 
 These scores rank images. A probability needs something to compare with; `negative` names it, a template such as "a
 picture without a {}": score_c becomes the difference of both scores (the regions weighted by w_c for both), and

@@ -14,8 +14,8 @@ only, from CLIP for the first tenth of the steps, then from the network itself (
 As supervision for others: `as_supervision(split)` returns the split with the masks of this method, for any other one.
 
 Deviations, for the size of the course: the paper's student is an ImageNet ResNet, fine-tuned at 512 pixels; here it is
-"stem", the frozen ImageNet stem of EmojiCLIP read at a grid twice as fine as CLIP's (its features are computed once), or
-"scratch", a small convolutional net for every other backbone. Dilations 6, 12, 18, 24 at 64 x 64 positions become 1 to
+"stem", the frozen ImageNet stem of EmojiCLIP, read at a grid twice as fine as CLIP's and computed once, or "scratch", a
+small convolutional net for every other backbone. Dilations 6, 12, 18, 24 at 64 x 64 positions become 1 to
 4. The rate falls as (1 - t/S)^0.9 to `min_lr`; no crops, flips or colour changes. The official code reads the
 ignore mask of the ground truth even where it calls itself annotation-free: `read_ignore`.
 """

@@ -3,8 +3,8 @@ arXiv 2206.09541.
 
 Each class is a question of its own, asked by two prompts; each looks where the class most likely is.
 
-    t+_c = Text([ctx_pos, name_c .]),  t-_c = Text([ctx_neg, name_c .])      (C, E) each; ctx (M, D), or (C, M, D) with csc
-    s+-_ci = cos(v_i, t+-_c)                         v_0 the whole image, v_1 ... v_N its regions        (B, C, 1 + N)
+    t+_c   = Text([ctx_pos, name_c .]), t-_c = Text([ctx_neg, name_c .])     (C, E); ctx (M, D), with csc (C, M, D)
+    s+-_ci = cos(v_i, t+-_c)                         v_0 the whole image, v_1 ... v_N its regions, (B, C, 1 + N)
     a_c    = softmax_i(beta s+_ci)                   the positive prompt's map serves both prompts, beta = 20
     z+-_c  = s sum_i a_ci s+-_ci                     s: 100 in the paper
     p_c    = softmax(z-_c, z+_c)[1] = sigmoid(z+_c - z-_c)
@@ -12,8 +12,8 @@ Each class is a question of its own, asked by two prompts; each looks where the 
 
 The loss is asymmetric (Ben-Baruch et al., ICCV 2021): a sum over images and known classes; what is unknown is left out,
 the factors (1 - p)^g carry no gradient. New classes need names only, so a shared context also serves zero-shot
-multi-label recognition. Recipe: SGD 2e-3 (COCO) or 1e-3, batch 32, 50 epochs, RN101 at 448 pixels; partial labels M = 16
-and csc, w = 0.03; zero-shot M = 64, shared, w = 0.01, at most 100 random classes per batch.
+multi-label recognition. Recipe: SGD 2e-3 (COCO) or 1e-3, batch 32, 50 epochs, RN101 at 448 pixels; partial labels M =
+16 and csc, w = 0.03; zero-shot M = 64, shared, w = 0.01, at most 100 random classes per batch.
 
 Departures: s is the backbone's own (100 for released CLIPs; `logit_scale=100.0` gives the paper's); the official code
 draws no seeds and selects the epoch on test data, here the last one counts. ViTs, which the official code does not
@@ -21,7 +21,8 @@ serve, take regions from windows (regions.py).
 DualCoOp++ (Hu et al., arXiv 2308.01890) adds an evidence context and a winner-take-all gate. There is no official
 release; `region_weight="evidence"` and `winner_take_all=True` are a reconstruction from what its authors' code is
 believed to be:  a_c = softmax_i(beta cos(v_i, t^ev_c));  s+_ci is multiplied by u_ci / max_c u_ci with
-u_i = softmax_c(200 s+_ci max_c s+_ci), so that within a region the classes compete. (Its temperature is learned; here not.)
+u_i = softmax_c(200 s+_ci max_c s+_ci), so that within a region the classes compete. (Its temperature is learned; here
+not.)
 """
 
 import torch
@@ -51,10 +52,10 @@ def asymmetric_loss(margin: Tensor, labels: Tensor, gamma_pos=1.0, gamma_neg=2.0
 
 @register
 class DualCoOp(MultiLabelMethod):
-    """n_ctx: M of each context. ctx_init: (positive, negative) words in place of noise. csc: contexts of each class by
-    itself; then there are no new classes. spatial_scale: beta; logit_scale: s, None: the backbone's. gamma_pos,
-    gamma_neg, clip, loss_weight: of the loss. region_weight: "positive", or "evidence" (adds a context). max_classes:
-    random classes per batch, at most. path: of the regions. views: see augment.TrainingFeatures."""
+    """n_ctx: M of each context. ctx_init: (positive, negative) words in place of noise, one may be None. csc: contexts
+    of each class by itself; then there are no new classes. spatial_scale: beta; logit_scale: s, None: the backbone's.
+    gamma_pos, gamma_neg, clip, loss_weight: of the loss. region_weight: "positive", or "evidence" (adds a context).
+    max_classes: random classes per batch, at most. path: of the regions. views: see augment.TrainingFeatures."""
 
     card = MethodCard(
         name="dualcoop",
@@ -64,7 +65,7 @@ class DualCoOp(MultiLabelMethod):
         url="https://arxiv.org/abs/2206.09541",
         family="text prompt",
         setup="multi-label, partial labels or zero-shot",
-        learned="a positive and a negative context (M, D) each, or (C, M, D) with CSC; an evidence context as an option",
+        learned="a positive and a negative context (M, D), or (C, M, D) with CSC; as an option an evidence context",
         idea="Ask for each class by itself, with a prompt for its presence and one for its absence, where it may be.",
         acts_on="text input",
         needs="internals",
@@ -127,7 +128,8 @@ class DualCoOp(MultiLabelMethod):
             return {}
         if self.csc or isinstance(ctx_init, str) or len(ctx_init) != 2:
             raise ValueError(f"ctx_init={ctx_init!r} must be (positive words, negative words), with csc=False")
-        return dict(zip(("pos", "neg"), (words_context(self.backbone, words) for words in ctx_init), strict=True))
+        given = zip(("pos", "neg"), ctx_init, strict=True)
+        return {role: words_context(self.backbone, words) for role, words in given if words is not None}
 
     def _fit(self, train, val):
         roles = ("neg", "pos") + ("evidence",) * (self.region_weight == "evidence")
@@ -149,9 +151,7 @@ class DualCoOp(MultiLabelMethod):
             return self.loss_weight * asymmetric_loss(margin, y, **self.asymmetry)
 
         contexts = list(self.ctx.values())
-        self.history = training.fit(
-            contexts, loss, len(train), seed=self.seed, progress=self.progress, **self.recipe
-        )  # fmt: skip
+        self.history = training.fit(contexts, loss, len(train), seed=self.seed, progress=self.progress, **self.recipe)
         self._freeze()
 
     def _write_prompts(self):
@@ -165,13 +165,13 @@ class DualCoOp(MultiLabelMethod):
 
     def text_features(self, classes=None) -> dict[str, Tensor]:
         """{"neg", "pos"[, "evidence"]: (C, E)} L2-normalised, differentiable; classes: numbers of some (n,), or all."""
-        text = {}
-        for role, ctx in self.ctx.items():
-            prompts = self.prompts[ctx.shape[-2]]
-            if classes is not None:
-                prompts, ctx = prompts.select(classes), ctx[classes] if self.csc else ctx
-            text[role] = prompts.encode(ctx)
-        return text
+        ctx = {role: ctx if classes is None or not self.csc else ctx[classes] for role, ctx in self.ctx.items()}
+        prompts = {n: p if classes is None else p.select(classes) for n, p in self.prompts.items()}
+        if len(prompts) == 1:  # equal lengths: one pass
+            (only,) = prompts.values()
+            together = torch.stack([c if self.csc else c[None] for c in ctx.values()])  # (roles, 1 or C, M, D)
+            return dict(zip(ctx, only.encode(together), strict=True))
+        return {role: prompts[c.shape[-2]].encode(c) for role, c in ctx.items()}
 
     def _read(self, features, text):
         """(B, C) mean cosines of the negative and the positive prompt, and the weights (B, C, 1 + N)."""

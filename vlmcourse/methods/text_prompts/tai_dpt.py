@@ -1,8 +1,8 @@
 """TaI-DPT: Texts as Images in Prompt Tuning for Multi-Label Image Recognition, Guo et al., CVPR 2023, arXiv 2211.12739.
 
 Image and text features share a space, so sentences stand in for training images: their labels are the classes they name
-(nouns.py), prompts are fitted to text alone, and images come at the test. Two contexts: for the whole (global) and for the
-parts (local).
+(nouns.py), prompts are fitted to text alone, and images come at the test. Two contexts: for the whole (global) and for
+the parts (local).
 
     train   u_l (l, E)   features of all tokens of a caption, g = u_EOT
     test    u_i (N, E)   features of the regions of an image, g that of the whole image              (regions.py)
@@ -11,10 +11,11 @@ parts (local).
     R(z)  = mean over captions of sum_{i named, j not} max(0, 1 - z_i + z_j)
     loss  = R(z^g) + R(z^l)        score = (z^g + z^l) / 2
 
-The scale is 4 and not CLIP's 100: a margin of 1 is a gap of 0.25 between cosines. beta is 50 for captions, 40 for images
-(4 for NUS-WIDE). SOS and EOT are among the tokens, padding is not. To the captions that name a class come, for each class
-alone, 9 copies of "a photo of a {}." and 80 templates (here: the 34 of class_text.py). With image-trained prompts the
-scores are merged: both matrices scaled to 0 ... 1 by their extremes, then (1 - r) TaI-DPT + r other (`merge_scores`).
+The scale is 4 and not CLIP's 100: a margin of 1 is a gap of 0.25 between cosines. beta is 50 for captions, 40 for
+images (4 for NUS-WIDE). SOS and EOT are among the tokens, padding is not. To the captions that name a class come, for
+each class alone, 9 copies of "a photo of a {}." and 80 templates (here: the 34 of class_text.py). With image-trained
+prompts the scores are merged: both matrices scaled to 0 ... 1 by their extremes, then (1 - r) TaI-DPT + r other
+(`merge_scores`).
 
 Recipe: RN50 at 224, 118,287 captions of COCO, batch 512, SGD 1e-4 (VOC, COCO) or 1e-3 (NUS-WIDE), 20 epochs. For the
 whole image the ResNet's pool runs without its positions, as in the official code. Departures: the official code selects
@@ -113,10 +114,18 @@ class TaIDPT(MultiLabelMethod):
         super().__init__(backbone, path=path, positions=False, seed=seed, progress=progress)
         if branch not in BRANCHES:
             raise ValueError(f"branch={branch!r} must be one of {BRANCHES}")
-        for name, value, least in (("n_ctx", n_ctx, 1), ("n_captions", n_captions, 0), ("template_copies", template_copies, 0)):
+        for name, value, least in (
+            ("n_ctx", n_ctx, 1),
+            ("n_captions", n_captions, 0),
+            ("template_copies", template_copies, 0),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number >= {least}")
-        for name, value in (("spatial_scale", spatial_scale), ("spatial_scale_images", spatial_scale_images), ("margin", margin)):
+        for name, value in (
+            ("spatial_scale", spatial_scale),
+            ("spatial_scale_images", spatial_scale_images),
+            ("margin", margin),
+        ):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value!r} must be a number >= 0")
         if isinstance(captions, str):
@@ -220,7 +229,8 @@ class TaIDPT(MultiLabelMethod):
 
 
 class _Tokens:
-    """tokens(indices) -> features (b, l, E) and ends (b,): encoded once if they fit into memory, else batch by batch."""
+    """tokens(indices) -> features (b, l, E) and ends (b,): encoded once if they fit into memory, else batch by
+    batch."""
 
     def __init__(self, backbone, sentences):
         self.backbone, self.sentences, self.all = backbone, sentences, None

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from vlmcourse.backbone.features import image_features
 from vlmcourse.methods.base import MethodCard, full_precision, register
 from vlmcourse.methods.class_text import check_templates, class_features
 from vlmcourse.methods.context import ClassPrompts, random_context, words_context
@@ -41,6 +42,12 @@ class ClassAware(NamedTuple):
     shares: torch.Tensor  # (N, B, k, 1 + P + G) attention over CLS, positions row by row, learned tokens
     prompts: torch.Tensor  # (N, B, k, Dv)
     logits: torch.Tensor  # (N, B, k, C') of the auxiliary classifier, C' the classes it was trained on
+    n_extra: int  # G
+
+    @property
+    def on_positions(self):
+        """(N, B, k, P), the shares of the positions alone."""
+        return self.shares[..., 1 : self.shares.shape[-1] - self.n_extra]
 
 
 @register
@@ -125,6 +132,11 @@ class CAVPT(VisualPromptTuning):
         self.pretrain_epochs, self.text_lr, self.text_warmup_epochs = pretrain_epochs, text_lr, text_warmup_epochs
         self.own_templates = None if templates is None else check_templates(templates)
 
+    def _fit(self, train, val):
+        one_view = self.views == 1  # then f0 of a training image is always the same
+        self.train_pooled = image_features(self.backbone, train) if one_view else None
+        super()._fit(train, val)
+
     def _start(self):
         self.templates, self.epoch = self.own_templates or self.templates, 0
         self._read_classes()
@@ -179,9 +191,10 @@ class CAVPT(VisualPromptTuning):
         return F.normalize(self.class_text(), dim=-1)
 
     @torch.no_grad()
-    def candidates(self, tokens):
-        """Frozen features f0 (B, E) of image tokens, and their k likeliest classes (B, k), likeliest first."""
-        pooled = encode_prompted(self.backbone, tokens)
+    def candidates(self, tokens, pooled=None):
+        """Frozen features f0 (B, E) of image tokens, and their k likeliest classes (B, k), likeliest first. pooled: f0,
+        where it is known."""
+        pooled = encode_prompted(self.backbone, tokens) if pooled is None else full_precision(pooled)
         k = min(self.n_class_prompts, len(self.text))
         return pooled, (pooled @ self.text.T).topk(k, dim=-1).indices
 
@@ -222,7 +235,8 @@ class CAVPT(VisualPromptTuning):
     def _loss(self, tokens, labels, indices):
         scale, text, pretrain = self.backbone.logit_scale, self.class_text(), self.epoch < self.pretrain_epochs
         unit = F.normalize(text, dim=-1)
-        pooled, classes = self.candidates(tokens) if pretrain or self.n_aware else (None, None)
+        known = None if self.train_pooled is None else self.train_pooled[indices]
+        pooled, classes = self.candidates(tokens, known) if pretrain or self.n_aware else (None, None)
         features, made = self._prompted(tokens, text, classes)
         loss = cross_entropy = F.cross_entropy(scale * features @ unit.T, labels)
         if pretrain:
@@ -246,6 +260,7 @@ class CAVPT(VisualPromptTuning):
     def _freeze(self):
         super()._freeze()
         self.frozen_text = self.class_text()
+        self.train_pooled = None
 
     @torch.no_grad()
     def look(self, x):
@@ -258,7 +273,7 @@ class CAVPT(VisualPromptTuning):
         prompts, logits, shares = map(
             torch.stack, zip(*self._prompted(tokens, self.class_text(), classes)[1], strict=True)
         )
-        return ClassAware(classes, shares, prompts, logits)
+        return ClassAware(classes, shares, prompts, logits, self.n_extra)
 
     def for_classes(self, class_names, templates=None):
         moved = self._moved(class_names, templates)

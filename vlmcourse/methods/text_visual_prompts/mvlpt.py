@@ -65,33 +65,11 @@ class MVLPT(MultiTask):
     )
 
     def __init__(
-        self,
-        backbone,
-        *,
-        prompts="upt",
-        n_ctx=None,
-        depth=None,
-        coupling="transformer",
-        coupling_dim=128,
-        class_token_position="middle",
-        source=None,
-        final_model="best_val",
-        label_per_task=False,
-        release_compat=False,
-        dropout=0.0,
-        epochs=200,
-        lr=2e-3,
-        batch_size=32,
-        momentum=0.9,
-        weight_decay=5e-4,
-        warmup_epochs=1,
-        init_std=0.02,
-        views=1,
-        crop_scale=(0.08, 1.0),
-        task_name=None,
-        seed=0,
-        progress=False,
-    ):
+        self, backbone, *, prompts="upt", n_ctx=None, depth=None, coupling="transformer", coupling_dim=128,
+        class_token_position="middle", source=None, final_model="best_val", label_per_task=False, release_compat=False,
+        dropout=0.0, epochs=200, lr=2e-3, batch_size=32, momentum=0.9, weight_decay=5e-4, warmup_epochs=1,
+        init_std=0.02, views=1, crop_scale=(0.08, 1.0), task_name=None, seed=0, progress=False,
+    ):  # fmt: skip
         super().__init__(backbone, task_name=task_name, seed=seed, progress=progress)
         for name, value, allowed in (
             ("prompts", prompts, PROMPTS),

@@ -11,7 +11,7 @@ whose abstract is close, on Visual Prompt Tuning:
     store       k_i = normalise(mean over views of the frozen, unprompted feature)     K (N, E), labels y (N,)
     search      q = frozen feature of the input; its k nearest keys, never its own image; w = softmax(tau q . k_j)
     1 prompts   r = sum_j w_j k_j                         (B, E); with summary "keys+texts" also sum_j w_j t_{y_j}
-                P_dyn = P + reshape(ReLU(r W1) W2)        W1 (E, h), W2 (h, J n Dv) zero at the start: there it is VPT
+                P_dyn = P + reshape(ReLU(r W1) W2)        W1 (E, h) ~ N(0, 1), W2 (h, J n Dv) zero at the start: VPT
     2 training  loss = mean_i CE_i (1 + beta min(-log p_knn(y_i), 4.6))                p_knn constant, see retrieval.py
     3 answer    p = lambda p_knn + (1 - lambda) softmax(s f W^T)                       lambda searched on validation
 
@@ -126,8 +126,8 @@ class RePrompt(VisualPromptTuning):
     def _start(self):
         super()._start()
         E, outputs = self.backbone.embed_dim * (1 + (self.summary == "keys+texts")), self.ctx_vision[0].numel()
-        W1 = torch.randn(E, self.hidden, generator=torch.Generator().manual_seed(self.seed + 3_000_003)) / E**0.5
-        self.W1 = W1.to(self.ctx_vision)
+        draw = torch.Generator().manual_seed(self.seed + 3_000_003)
+        self.W1 = torch.randn(E, self.hidden, generator=draw).to(self.ctx_vision)  # r has length 1
         self.W2 = self.ctx_vision.new_zeros(self.hidden, self.enhanced_layers * outputs)
 
     def _parameters(self):
