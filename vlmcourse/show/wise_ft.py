@@ -58,14 +58,14 @@ def path_figure(
         for xs, ys in zip(x, y, strict=True):
             axis.plot(xs, ys, style, color=colour, alpha=0.25, linewidth=1)
         axis.plot(x.mean(0), y.mean(0), style, marker="o", markersize=4, color=colour, linewidth=2, label=name)
-    for alpha, marker, text, shift in ((0, "s", "zero-shot", (8, -4)), (1, "D", "fine-tuned", (-62, -12)),
+    for alpha, marker, text, shift in ((0, "s", "zero-shot", (8, -4)), (1, "D", "fine-tuned", (10, -10)),
                                        (chosen, "*", f"α = {chosen:g}", (8, 4))):  # fmt: skip
         i = int(np.argmin(np.abs(np.asarray(alphas) - alpha)))
         at = x.mean(0)[i], y.mean(0)[i]
         axis.plot(*at, marker, color="black", markersize=12 if marker == "*" else 8, zorder=3)
         axis.annotate(text, at, textcoords="offset points", xytext=shift, fontsize=9)
     axis.set(xlabel="top-1 on the source in %", ylabel=ylabel)
-    axis.legend(fontsize=9, loc="lower center")
+    axis.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0.1, 0.0))
     return figure
 
 
