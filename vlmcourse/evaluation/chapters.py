@@ -37,7 +37,7 @@ TEXT_PROMPTS = {
 VISUAL_PROMPTS = {
     "zero_shot": {},
     "coop": WORDS | {"epochs": 50},
-    "vp": {"epochs": 10, "lr": 5.0, "batch_size": 32, "warmup_steps": 5},
+    "vp": {"prompt_size": 24, "init_std": 0.0, "lr": 0.2, "batch_size": 8, "epochs": 2, "warmup_steps": 3},
     "visual_prompt_tuning": {"depth": None, "lr": 0.1, "epochs": 10},
     "reprompt": {"depth": None, "lr": 0.1, "epochs": 10},
     "upt": {"epochs": 10},
