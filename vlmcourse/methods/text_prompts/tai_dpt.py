@@ -144,11 +144,13 @@ class TaIDPT(MultiLabelMethod):
         captions = self.captions
         if captions is None:
             captions = concept_corpus() + (scene_corpus(self.n_captions, self.seed) if self.n_captions else [])
-        room = self.backbone.context_length - 2
-        captions = [text for text in dict.fromkeys(captions) if len(self.backbone.tokenizer.encode(text)) <= room]
+        captions, room = list(dict.fromkeys(captions)), self.backbone.context_length - 2
         labels = read_labels(captions, class_names, self.synonyms)
-        named = labels.any(dim=1)
-        captions, labels = [text for text, keep in zip(captions, named, strict=True) if keep], labels[named]
+        kept = [
+            i for i in labels.any(dim=1).nonzero().squeeze(1).tolist()
+            if len(self.backbone.tokenizer.encode(captions[i])) <= room
+        ]  # fmt: skip
+        captions, labels = [captions[i] for i in kept], labels[kept]
         single = self.own_templates[:1] * (self.template_copies - 1) * bool(self.template_copies) + self.own_templates
         sentences = [t.replace("{}", readable(name)) for name in class_names for t in single]
         alone = torch.eye(len(class_names), dtype=torch.long).repeat_interleave(len(single), dim=0)
