@@ -67,6 +67,8 @@ def set_cell(number, **fields):
         (set_cell(2, source="plt.plot([1]);"), "ends with ';'"),
         (error, "stores an error: KeyError: k"),
         (exercise_that_shows_its_result, "shows what its check returns"),
+        (set_cell(2, source="def claim(text, holds):\n    print(text)"), "a claim that cannot fail"),
+        (output("✗ does not hold here: more shots help"), "stores a claim that does not hold"),
         (output("saved to /tmp/x"), "prints a path of one machine: /tmp/x"),
         (output("{}", "application/vnd.jupyter.widget-view+json"), "widget without its state"),
         (output("x" * 3_000_000), "more than 3"),
@@ -81,6 +83,10 @@ def set_cell(number, **fields):
 def test_each_rule(check, change, problem):
     found = check(change)
     assert any(problem in line for line in found), found
+
+
+def test_a_claim_that_asserts_is_clean(check):
+    assert check(set_cell(2, source="def claim(text, holds):\n    assert holds or not default\n    print(text)")) == []
 
 
 def test_exercise_cells_need_not_be_executed_and_images_may_hold_anything(check):

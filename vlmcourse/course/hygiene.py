@@ -124,6 +124,8 @@ def _cells(cells):
             yield f"{where} ends with ';', which nbval does not know: end with plt.show() or assign to _"
         if cell["cell_type"] == "code" and "tqdm.notebook" in text:
             yield f"{where} uses tqdm.notebook, whose bar is lost outside a browser: use tqdm.tqdm"
+        if cell["cell_type"] == "code" and re.search(r"^def claim\(", text, re.MULTILINE) and "assert " not in text:
+            yield f"{where} defines a claim that cannot fail: it has no assert"
         for output in cell.get("outputs", []):
             if output["output_type"] == "execute_result" and {"exercise", "solution"} & set(tags(cell)):
                 yield f"{where} shows what its check returns: write _ = check..., the verdict is printed"
@@ -131,6 +133,8 @@ def _cells(cells):
                 yield f"{where} stores an error: {output.get('ename')}: {output.get('evalue')}"
             data = output.get("data", {"text/plain": output.get("text", "")})
             shown = "".join("".join(value) for kind, value in data.items() if kind.startswith("text/"))
+            if "✗ does not hold" in shown:
+                yield f"{where} stores a claim that does not hold"
             if found := MACHINE_PATH.search(shown):
                 yield f"{where} prints a path of one machine: {found.group()}..."
             if "application/vnd.jupyter.widget-view+json" in data:
